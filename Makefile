@@ -1,0 +1,31 @@
+# Each target sets up .venv by itself. Prerequisites: Debian (or alike) with Python >= 3.11, its venv module, and make.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+.PHONY: demo test check bench clean
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kusabi needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(PIP) install torch -c constraints.txt
+	$(PIP) install -e '.[demo,bench,dev]' -c constraints.txt
+	touch $@
+
+demo: .venv/ready ## the main job on real inspection images; writes runs/demo/report.html
+	$(BIN)/kusabi demo --out runs/demo
+
+test: .venv/ready ## the default suite
+	$(BIN)/python -m pytest
+
+check: .venv/ready ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: .venv/ready ## accuracy of the main job on three tasks; results under benchmarks/results
+	$(BIN)/python -m benchmarks.main_job
+
+clean:
+	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The recipe that made the embedded backbone; run as ``python -m pretraining``, never imported by the library."""

@@ -1,0 +1,138 @@
+"""Which weights an adapter sits on. ``plan()`` answers before anything changes."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from kusabi.adapters.support import allocate
+from kusabi.errors import AdapterError
+from kusabi.spec import SparseDeltaSpec
+
+BYTES_PER_ENTRY = 3.5  # bf16 value and gap-coded index at 0.1 % density; denser supports need less
+
+_WEIGHTED = (nn.Linear, nn.MultiheadAttention, nn.Conv1d, nn.Conv2d)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One weight that would be trained in part."""
+
+    tensor: str
+    tower: str
+    layer: int
+    projection: str
+    size: int
+    entries: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything an adapter would touch."""
+
+    targets: tuple[Target, ...]
+
+    @property
+    def entries(self) -> int:
+        """Trained weight entries in all."""
+        return sum(target.entries for target in self.targets)
+
+    @property
+    def size(self) -> int:
+        """Entries of the targeted weights."""
+        return sum(target.size for target in self.targets)
+
+    @property
+    def first_layer(self) -> dict[str, int]:
+        """Lowest adapted layer per tower; a tower that is not adapted is absent."""
+        lowest: dict[str, int] = {}
+        for target in self.targets:
+            lowest[target.tower] = min(target.layer, lowest.get(target.tower, target.layer))
+        return lowest
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for ``--json``."""
+        return {
+            "entries": self.entries,
+            "targeted": self.size,
+            "density": self.entries / self.size,
+            "bytes": round(self.entries * BYTES_PER_ENTRY),
+            "targets": [asdict(target) for target in self.targets],
+        }
+
+
+def plan(module: nn.Module, blocks: Mapping[str, Sequence[str]], spec: SparseDeltaSpec) -> Plan:
+    """Choose the targets of a spec; nothing is changed.
+
+    Args:
+        module: The frozen model.
+        blocks: Tower -> dotted names of its blocks from bottom to top.
+        spec: What was asked.
+
+    Raises:
+        AdapterError: If nothing matches, naming what could have matched.
+    """
+    towers = ("vision", "text") if spec.tower == "both" else (spec.tower,)
+    found: list[tuple[str, str, int, str, int]] = []
+    canonical = {id(parameter): name for name, parameter in module.named_parameters()}  # tied weights: first name
+    seen: set[int] = set()
+    known: set[str] = set()
+    for tower in towers:
+        for layer in layer_range(spec.layers, len(blocks[tower])):
+            block = blocks[tower][layer]
+            for projection, parameter in _weights(module.get_submodule(block)):
+                known.add(projection)
+                if any(_matches(projection, pattern) for pattern in spec.projections) and id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    found.append((canonical[id(parameter)], tower, layer, projection, parameter.numel()))
+    if not found:
+        raise AdapterError(
+            f"no weight matches tower '{spec.tower}', layers '{spec.layers}', projections "
+            f"{', '.join(map(repr, spec.projections))}; weights in these layers: {', '.join(sorted(known)) or 'none'}"
+        )
+    sizes = [size for *_, size in found]
+    budget = spec.budget or max(1, round(spec.density * sum(sizes)))
+    if budget > sum(sizes):
+        raise AdapterError(f"budget {budget} is larger than the {sum(sizes)} entries of the targeted weights")
+    shares = allocate(budget, sizes)
+    targets = (Target(*row, entries=k) for row, k in zip(found, shares, strict=True))
+    return Plan(tuple(target for target in targets if target.entries))
+
+
+def layer_range(text: str, count: int) -> tuple[int, ...]:
+    """Layers meant by ``upper-half``, ``all``, ``last-N`` or a list such as ``4-7`` or ``0,2,5``.
+
+    Raises:
+        AdapterError: If the text is none of these or names a layer that the tower lacks.
+    """
+    if text == "all":
+        return tuple(range(count))
+    if text == "upper-half":
+        return tuple(range(count // 2, count))
+    if last := re.fullmatch(r"last-(\d+)", text):
+        wanted = set(range(count - int(last[1]), count))
+    elif re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
+        ranges = [part.split("-") for part in text.split(",")]
+        wanted = {layer for part in ranges for layer in range(int(part[0]), int(part[-1]) + 1)}
+    else:
+        raise AdapterError(f"layers '{text}' is not understood; write upper-half, all, last-N, 4-7 or 0,2,5")
+    if not wanted or not wanted <= set(range(count)):
+        raise AdapterError(f"layers '{text}': this tower has layers 0 to {count - 1}")
+    return tuple(sorted(wanted))
+
+
+def _weights(block: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Matrices and kernels of a block, fused attention weights included."""
+    for path, submodule in block.named_modules():
+        if isinstance(submodule, _WEIGHTED):
+            for name, parameter in submodule.named_parameters(path, recurse=False):
+                if parameter.ndim >= 2:
+                    yield name, parameter
+
+
+def _matches(projection: str, pattern: str) -> bool:
+    """A pattern meets the whole path in the layer, or one of its parts (``q_proj``, ``mlp``)."""
+    return fnmatchcase(projection, pattern) or any(fnmatchcase(part, pattern) for part in projection.split("."))

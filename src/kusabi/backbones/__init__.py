@@ -1,0 +1,1 @@
+"""What is frozen: models, their preprocessing and their digests."""

@@ -1,0 +1,1 @@
+"""Folders and Hub datasets become examples, splits, prompts and views. No torch."""

@@ -1,0 +1,33 @@
+"""Every exception raised on purpose.
+
+The message is written for the person at the keyboard: what was wrong, where, and what to do about it.
+The command line prints it as it is and exits with 2.
+"""
+
+
+class KusabiError(Exception):
+    """Something the user can put right; base of all errors below."""
+
+
+class SpecError(KusabiError):
+    """A spec file or flag that cannot be understood."""
+
+
+class DataError(KusabiError):
+    """A folder, picture, label or split that cannot be used."""
+
+
+class BackboneError(KusabiError):
+    """A model that cannot be loaded, or is not supported."""
+
+
+class AdapterError(KusabiError):
+    """An adapter that does not fit: no targets, wrong backbone, wrong shapes."""
+
+
+class CheckpointError(KusabiError):
+    """A file of an adapter or a run that is missing, damaged or from another version."""
+
+
+class RunError(KusabiError):
+    """A run folder that is in the way, unfinished, or not a run."""

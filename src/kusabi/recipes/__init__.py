@@ -1,0 +1,1 @@
+"""Whole jobs, straight line: start reading here."""

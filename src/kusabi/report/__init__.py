@@ -1,0 +1,1 @@
+"""Evaluations become one page. No torch."""

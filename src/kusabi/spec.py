@@ -1,0 +1,162 @@
+"""What was asked: one frozen, typed value that a TOML file, the command line and Python all fill in.
+
+Every field is declared here once, with its default, its bounds and the sentence that ``--help`` shows.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kusabi.errors import SpecError
+
+SCHEMA = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackboneSpec(_Part):
+    """Which frozen model, and how pictures are fitted to it."""
+
+    backbone: str = Field("mini", description="Model folder, Hub id, or 'mini' for the embedded one.")
+    revision: str | None = Field(None, description="Commit, branch or tag of a Hub id.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the resident weights.")
+    input_size: int | None = Field(None, ge=14, le=2048, description="Pixels a side; the model's own when absent.")
+    fit: Literal["pad", "squash", "crop"] = Field("pad", description="How a picture that is not square fits.")
+
+
+class DataSpec(_Part):
+    """Which pictures, which of them are learned from, and what the classes are called."""
+
+    shots: int = Field(16, ge=1, le=100_000, description="Labelled pictures per class to learn from.")
+    label_column: str = Field("label", description="Column of the metadata file that holds the class.")
+    group_column: str | None = Field(None, description="Column (lot, patient, camera) never split across the two sides.")
+    skip_unreadable: bool = Field(False, description="Leave unreadable pictures out instead of refusing.")
+    templates: tuple[str, ...] | None = Field(None, description="Prompt template with {} for the class; may be repeated.")
+    names: Mapping[str, str] = Field(default_factory=dict, description="Class name -> words the model understands.")
+    augment: Literal["none", "safe", "strong"] = Field("safe", description="safe: small shifts and scale only.")
+    views: int = Field(4, ge=1, le=256, description="Fixed views of each support picture; the first is the picture itself.")
+
+
+class SparseDeltaSpec(_Part):
+    """K trainable entries of frozen weights, and the classifier that goes with them."""
+
+    kind: Literal["sparse_delta"] = Field("sparse_delta", description="Kind of adapter.")
+    density: float = Field(0.005, gt=0, le=1, description="Trained share of the targeted weights.")
+    budget: int | None = Field(None, ge=1, description="Trained weight entries in all; overrides the density.")
+    support_rule: Literal["random", "magnitude", "gradient"] = Field("gradient", description="Which entries are trained.")
+    tower: Literal["vision", "text", "both"] = Field("vision", description="Which tower is adapted.")
+    layers: str = Field("upper-half", description="upper-half, all, last-N, or a list such as 4-7 or 0,2,5.")
+    projections: tuple[str, ...] = Field(("*",), description="Pattern of weights inside a layer; may be repeated.")
+    head: Literal["prototypes", "text"] = Field("prototypes", description="text keeps the pure text classifier.")
+    blend: float | None = Field(None, ge=0, le=1, description="Share of the support means; cross-validated when absent.")
+
+
+class TrainingSpec(_Part):
+    """How the adapter is trained."""
+
+    steps: int = Field(60, ge=1, le=1_000_000, description="Updates.")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Views per update.")
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="Peak step size of the weight entries.")
+    head_learning_rate: float = Field(2e-3, gt=0, le=10, description="Peak step size of prototypes and temperature.")
+    value_decay: float = Field(0.1, ge=0, description="L2 on the values; divided by the shots.")
+    precision: Literal["auto", "bfloat16", "float32"] = Field("auto", description="auto: bfloat16 where it is fast.")
+    checkpoint_every: int = Field(10, ge=1, description="Steps between two checkpoints.")
+
+
+class AdaptSpec(_Part):
+    """The whole request for one run. ``digest`` names it."""
+
+    schema_version: Literal[1] = SCHEMA
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of every random choice.")
+    backbone: BackboneSpec = BackboneSpec()
+    data: DataSpec = DataSpec()
+    adapter: SparseDeltaSpec = SparseDeltaSpec()
+    training: TrainingSpec = TrainingSpec()
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the canonical JSON of every field."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+PARTS: dict[str, type[_Part]] = {
+    "backbone": BackboneSpec,
+    "data": DataSpec,
+    "adapter": SparseDeltaSpec,
+    "training": TrainingSpec,
+}
+
+
+def build(fields: Mapping[str, Any], source: str = "spec") -> AdaptSpec:
+    """A spec from nested plain data.
+
+    Raises:
+        SpecError: Listing every unknown key and every value out of bounds with its path.
+    """
+    try:
+        return AdaptSpec.model_validate(fields)
+    except ValidationError as error:
+        lines = [_complaint(dict(problem)) for problem in error.errors()]
+        raise SpecError(f"{source}: " + "; ".join(lines)) from None
+
+
+def read_spec(path: Path, flags: Mapping[str, Any] | None = None) -> AdaptSpec:
+    """The spec in a TOML file, with flags (nested like the file) laid over it."""
+    try:
+        fields: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML spec file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: not valid TOML: {error}") from None
+    return build(overlay(fields, flags or {}), str(path))
+
+
+def overlay(fields: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``fields`` with the tables of ``over`` merged in, one level deep."""
+    merged = dict(fields)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = {**below, **value} if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return merged
+
+
+def write_toml(spec: AdaptSpec) -> str:
+    """TOML that ``read_spec`` reads back as the same spec: ``build(loads(write_toml(s))) == s``."""
+    lines = [f"schema_version = {spec.schema_version}", f"seed = {spec.seed}"]
+    for part in PARTS:
+        lines += ["", f"[{part}]"]
+        for key, value in getattr(spec, part).model_dump(mode="json").items():
+            if value is not None:
+                lines.append(f"{key} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(str(k))} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, str):
+        # A JSON string is a TOML basic string, but for the delete character, which TOML wants escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value)
+
+
+def _complaint(problem: dict[str, Any]) -> str:
+    path = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{path}'{_known(problem['loc'])}"
+    return f"'{path}': {problem['msg']} (got {problem['input']!r})"
+
+
+def _known(loc: tuple[Any, ...]) -> str:
+    part: type[BaseModel] = PARTS.get(str(loc[0]), AdaptSpec) if len(loc) > 1 else AdaptSpec
+    return f" (known here: {', '.join(part.model_fields)})"

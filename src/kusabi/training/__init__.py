@@ -1,0 +1,1 @@
+"""Records of a fit, one per step."""
