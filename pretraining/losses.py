@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from pretraining import augment
 from pretraining.drawings import Textures
+from pretraining.precision import autocast
 from pretraining.vision import Student
 
 NEIGHBOURS = 16
@@ -67,7 +68,7 @@ def icon_loss(student: Student, pictures: Pictures, bank: Bank, side: int, count
     pixels.append(augment.shape_pixels(_load(pictures.shapes, shapes), side, generator))
     rows = np.concatenate([pictures.colour_rows[colour], pictures.mono_rows[mono], pictures.shape_rows[shapes]])
     device = bank.captions.device
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast(device.type):
         embeddings = student(torch.cat(pixels).to(device)).float()
     loss, hits = _naming(student, embeddings, bank, torch.from_numpy(rows).to(device))
     return loss, {"icon_loss": loss.item(), "named": hits}
@@ -82,7 +83,7 @@ def texture_loss(student: Student, pictures: Pictures, bank: Bank, side: int, n:
     device = bank.captions.device
     pixels, rows, labels, spots = pictures.textures.batch(n, side, draw)
     generator = torch.Generator().manual_seed(int(draw.integers(2**31)))
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast(device.type):
         embeddings, found = student.with_spots(augment.texture_pixels(pixels, generator).to(device))
     embeddings = embeddings.float()
     naming, hits = _naming(student, embeddings, bank, torch.from_numpy(rows).to(device))

@@ -7,6 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pretraining.precision import autocast
+
 
 def embed(texts: list[str], cache: Path, batch: int = 256) -> Tensor:
     """Embed texts as the teacher does, shape ``(n, 384)``, fp32; kept in ``cache`` by content.
@@ -33,7 +35,7 @@ def _embed(texts: list[str], batch: int) -> Tensor:
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         tokens = tokenizer([texts[i] for i in rows], padding=True, truncation=True, return_tensors="pt").to(device)
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+        with torch.inference_mode(), autocast(device):
             hidden = model(**tokens).last_hidden_state.float()
         mask = tokens["attention_mask"].unsqueeze(-1)
         pooled = (hidden * mask).sum(1) / mask.sum(1)

@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from pretraining.checkpoint import resume, save
 from pretraining.corpus import Corpus
+from pretraining.precision import attention, autocast
 from pretraining.teacher import embed
 
 TOKENS, WIDTH, LAYERS, LONGEST = 16000, 256, 4, 64
 EMBEDDING = 384
-BATCH = 512
+BATCH, POOL = 512, 16
 
 
 def build_tokenizer(texts: list[str], folder: Path):
@@ -74,7 +75,7 @@ class TextStudent(nn.Module):
 
         super().__init__()
         self.tower = BertModel(text_config())
-        self.tower.set_attn_implementation("eager")  # faster than fused attention for short texts on CPUs
+        self.tower.set_attn_implementation(attention("cuda" if torch.cuda.is_available() else "cpu"))
         self.head = nn.Linear(WIDTH, EMBEDDING, bias=False)
 
     def forward(self, tokens: dict[str, Tensor]) -> Tensor:
@@ -100,12 +101,13 @@ def train_text(corpus: Corpus, cache: Path, folder: Path, steps: int, rate: floa
     _start_from_teacher(student, tokenizer, cache)
     optimizer = torch.optim.AdamW(student.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     ids = [row[:LONGEST] for row in tokenizer(corpus.texts)["input_ids"]]
+    lengths = np.array([len(row) for row in ids])
     step, spent = resume(folder / "text-checkpoint.safetensors", student, optimizer)
     started = saved = time.monotonic()
     while step < steps:
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, (step + 1) / 200) * (1 - step / steps)
-        rows = np.random.default_rng([seed, step]).integers(len(ids), size=BATCH)
+        rows = _rows(lengths, seed, step)
         loss, cosine = _loss(student, _pad([ids[i] for i in rows], device), corpus.targets[rows].to(device), device)
         optimizer.zero_grad()
         loss.backward()
@@ -123,8 +125,16 @@ def train_text(corpus: Corpus, cache: Path, folder: Path, steps: int, rate: floa
     return tokenizer, student
 
 
+def _rows(lengths: np.ndarray, seed: int, step: int) -> np.ndarray:
+    """The texts of one step: of ``POOL`` batches drawn together, one of similar lengths, which saves the padding."""
+    draw = np.random.default_rng([seed, step // POOL])
+    drawn = draw.integers(len(lengths), size=POOL * BATCH)
+    batches = drawn[np.argsort(lengths[drawn], kind="stable")].reshape(POOL, BATCH)
+    return batches[draw.permutation(POOL)[step % POOL]]
+
+
 def _loss(student: TextStudent, tokens: dict[str, Tensor], targets: Tensor, device: str):
-    with torch.autocast(device, torch.bfloat16):
+    with autocast(device):
         raw = student(tokens).float()
     embeddings = F.normalize(raw, dim=-1)
     cosine = (embeddings * targets).sum(-1).mean()

@@ -13,6 +13,7 @@ from pretraining import augment
 from pretraining.checkpoint import load_student, resume, save
 from pretraining.drawings import ATTRIBUTES
 from pretraining.losses import Pictures, build_bank, icon_loss, texture_loss
+from pretraining.precision import attention, autocast
 from pretraining.vision import Student, build_vision, freeze_lower, vision_config
 
 
@@ -37,7 +38,7 @@ def train(pictures: Pictures, onnx: Path, folder: Path, schedule: Schedule) -> S
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(schedule.seed)
     student = Student(build_vision(onnx), ATTRIBUTES).to(device)
-    student.tower.set_attn_implementation("eager")  # faster than fused attention for this few tokens on CPUs
+    student.tower.set_attn_implementation(attention(device))
     freeze_lower(student, schedule.frozen)
     student.train()
     optimizer = _optimizer(student, schedule)
@@ -82,7 +83,7 @@ def _start_head(student: Student, pictures: Pictures, bank: Tensor, device: str,
         chosen = np.linspace(0, len(store) - 1, n).astype(int)
         targets.append(bank[torch.from_numpy(rows[chosen]).to(device)])
         for block in np.array_split(chosen, 40):
-            with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+            with torch.inference_mode(), autocast(device):
                 pixels = augment.clean_pixels(store[block], 84).to(device)
                 features.append(student.tower(pixel_values=pixels).pooler_output.float())
     x, y = torch.cat(features).double(), torch.cat(targets).double()

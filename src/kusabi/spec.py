@@ -18,63 +18,85 @@ SCHEMA = 1
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BackboneSpec(_Part):
     """Which frozen model, and how pictures are fitted to it."""
 
-    backbone: str = Field("mini", description="Model folder, Hub id, or 'mini' for the embedded one.")
-    revision: str | None = Field(None, description="Commit, branch or tag of a Hub id.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the resident weights.")
-    input_size: int | None = Field(None, ge=14, le=2048, description="Pixels a side; the model's own when absent.")
-    fit: Literal["pad", "squash", "crop"] = Field("pad", description="How a picture that is not square fits.")
+    backbone: str = Field(default="mini", description="Model folder, Hub id, or 'mini' for the embedded one.")
+    revision: str | None = Field(default=None, description="Commit, branch or tag of a Hub id.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="Type of the resident weights."
+    )
+    input_size: int | None = Field(
+        default=None, ge=14, le=2048, description="Pixels a side; the model's own when absent."
+    )
+    fit: Literal["pad", "squash", "crop"] = Field(default="pad", description="How a picture that is not square fits.")
 
 
 class DataSpec(_Part):
     """Which pictures, which of them are learned from, and what the classes are called."""
 
-    shots: int = Field(16, ge=1, le=100_000, description="Labelled pictures per class to learn from.")
-    label_column: str = Field("label", description="Column of the metadata file that holds the class.")
-    group_column: str | None = Field(None, description="Column (lot, patient, camera) never split across the two sides.")
-    skip_unreadable: bool = Field(False, description="Leave unreadable pictures out instead of refusing.")
-    templates: tuple[str, ...] | None = Field(None, description="Prompt template with {} for the class; may be repeated.")
+    shots: int = Field(default=16, ge=1, le=100_000, description="Labelled pictures per class to learn from.")
+    label_column: str = Field(default="label", description="Column of the metadata file that holds the class.")
+    group_column: str | None = Field(
+        default=None, description="Column (lot, patient, camera) never split across the two sides."
+    )
+    skip_unreadable: bool = Field(default=False, description="Leave unreadable pictures out instead of refusing.")
+    templates: tuple[str, ...] | None = Field(
+        default=None, description="Prompt template with {} for the class; may be repeated."
+    )
     names: Mapping[str, str] = Field(default_factory=dict, description="Class name -> words the model understands.")
-    augment: Literal["none", "safe", "strong"] = Field("safe", description="safe: small shifts and scale only.")
-    views: int = Field(4, ge=1, le=256, description="Fixed views of each support picture; the first is the picture itself.")
+    augment: Literal["none", "safe", "strong"] = Field(default="safe", description="safe: small shifts and scale only.")
+    views: int = Field(
+        default=4, ge=1, le=256, description="Fixed views of each support picture; the first is the picture itself."
+    )
 
 
 class SparseDeltaSpec(_Part):
     """K trainable entries of frozen weights, and the classifier that goes with them."""
 
-    kind: Literal["sparse_delta"] = Field("sparse_delta", description="Kind of adapter.")
-    density: float = Field(0.005, gt=0, le=1, description="Trained share of the targeted weights.")
-    budget: int | None = Field(None, ge=1, description="Trained weight entries in all; overrides the density.")
-    support_rule: Literal["random", "magnitude", "gradient"] = Field("gradient", description="Which entries are trained.")
-    tower: Literal["vision", "text", "both"] = Field("vision", description="Which tower is adapted.")
-    layers: str = Field("upper-half", description="upper-half, all, last-N, or a list such as 4-7 or 0,2,5.")
-    projections: tuple[str, ...] = Field(("*",), description="Pattern of weights inside a layer; may be repeated.")
-    head: Literal["prototypes", "text"] = Field("prototypes", description="text keeps the pure text classifier.")
-    blend: float | None = Field(None, ge=0, le=1, description="Share of the support means; cross-validated when absent.")
+    kind: Literal["sparse_delta"] = Field(default="sparse_delta", description="Kind of adapter.")
+    density: float = Field(default=0.005, gt=0, le=1, description="Trained share of the targeted weights.")
+    budget: int | None = Field(default=None, ge=1, description="Trained weight entries in all; overrides the density.")
+    support_rule: Literal["random", "magnitude", "gradient"] = Field(
+        default="gradient", description="Which entries are trained."
+    )
+    tower: Literal["vision", "text", "both"] = Field(default="vision", description="Which tower is adapted.")
+    layers: str = Field(default="upper-half", description="upper-half, all, last-N, or a list such as 4-7 or 0,2,5.")
+    projections: tuple[str, ...] = Field(
+        default=("*",), description="Pattern of weights inside a layer; may be repeated."
+    )
+    head: Literal["prototypes", "text"] = Field(
+        default="prototypes", description="text keeps the pure text classifier."
+    )
+    blend: float | None = Field(
+        default=None, ge=0, le=1, description="Share of the support means; cross-validated when absent."
+    )
 
 
 class TrainingSpec(_Part):
     """How the adapter is trained."""
 
-    steps: int = Field(60, ge=1, le=1_000_000, description="Updates.")
-    batch_size: int = Field(32, ge=1, le=65_536, description="Views per update.")
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="Peak step size of the weight entries.")
-    head_learning_rate: float = Field(2e-3, gt=0, le=10, description="Peak step size of prototypes and temperature.")
-    value_decay: float = Field(0.1, ge=0, description="L2 on the values; divided by the shots.")
-    precision: Literal["auto", "bfloat16", "float32"] = Field("auto", description="auto: bfloat16 where it is fast.")
-    checkpoint_every: int = Field(10, ge=1, description="Steps between two checkpoints.")
+    steps: int = Field(default=60, ge=1, le=1_000_000, description="Updates.")
+    batch_size: int = Field(default=32, ge=1, le=65_536, description="Views per update.")
+    learning_rate: float = Field(default=1e-3, gt=0, le=10, description="Peak step size of the weight entries.")
+    head_learning_rate: float = Field(
+        default=2e-3, gt=0, le=10, description="Peak step size of prototypes and temperature."
+    )
+    value_decay: float = Field(default=0.1, ge=0, description="L2 on the values; divided by the shots.")
+    precision: Literal["auto", "bfloat16", "float32"] = Field(
+        default="auto", description="auto: bfloat16 where it is fast."
+    )
+    checkpoint_every: int = Field(default=10, ge=1, description="Steps between two checkpoints.")
 
 
 class AdaptSpec(_Part):
     """The whole request for one run. ``digest`` names it."""
 
     schema_version: Literal[1] = SCHEMA
-    seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of every random choice.")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Seed of every random choice.")
     backbone: BackboneSpec = BackboneSpec()
     data: DataSpec = DataSpec()
     adapter: SparseDeltaSpec = SparseDeltaSpec()

@@ -1,4 +1,4 @@
-"""Train a sparse delta with its values written into the weights: the backbone's own kernels, no second copy in the graph.
+"""Train a sparse delta written into the weights: the backbone's own kernels, no second copy in the graph.
 
 Each targeted weight becomes an fp32 working copy (a bf16 weight would swallow small steps). A hook takes its dense
 gradient the moment it exists, adds the K entries of it to the flat gradient and frees it, so that one dense gradient

@@ -1,8 +1,8 @@
-"""The classifier an adapter carries: one unit vector a class, and a temperature.
+"""The classifier an adapter carries: one vector a class, an offset, and a temperature.
 
 Text embeddings decide where class names mean something to the model; where they do not (a firm's own defect codes),
-the means of the support pictures must. Both live in one vector: ``text + displacement``; displacement zero is exactly
-the zero-shot classifier.
+the support pictures must. Both live in one linear map: ``text + displacement``; displacement and offset zero at gain
+one is exactly the zero-shot classifier, and scaling all three towards zero goes back to it in a straight line.
 """
 
 import math
@@ -15,7 +15,7 @@ PRIOR = 4.0  # a text embedding counts as much as this many labelled pictures, w
 
 
 class Prototypes(nn.Module):
-    """Cosine classifier around the text embeddings.
+    """Linear classifier on unit image embeddings, around the text embeddings.
 
     Args:
         text: Text embeddings of the classes, shape ``(C, D)``, unit rows.
@@ -33,24 +33,20 @@ class Prototypes(nn.Module):
         self.register_buffer("base_scale", torch.tensor(float(scale)))
         self.register_buffer("bias", torch.tensor(float(bias)))
         self.displacement = nn.Parameter(torch.zeros_like(self.text))
+        self.offset = nn.Parameter(torch.zeros(len(self.text)))
         self.log_gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
         """Logits ``(B, C)`` of unit image embeddings ``(B, D)``; ``text`` stands in for the stored embeddings."""
-        return self.base_scale * self.log_gain.exp() * images.float() @ self.directions(text).T + self.bias
-
-    def directions(self, text: Tensor | None = None) -> Tensor:
-        """Unit class vectors, shape ``(C, D)``; rows that were never displaced are the text embeddings, bitwise."""
-        text = self.text if text is None else text
-        moved = F.normalize(text + self.displacement, dim=-1)
-        # Training starts at displacement zero too, so a row without one still has to pass its gradient.
-        still = (self.displacement == 0).all(-1, keepdim=True) & (not torch.is_grad_enabled())
-        return torch.where(still, text, moved)
+        directions = (self.text if text is None else text) + self.displacement
+        cosines = images.float() @ directions.T + self.offset
+        return self.base_scale * self.log_gain.exp() * cosines + self.bias
 
     @torch.no_grad()
-    def place(self, vectors: Tensor, scale: float) -> None:
-        """Move to given unit vectors ``(C, D)`` and inverse temperature, as the start of training."""
-        self.displacement.copy_(vectors - self.text)
+    def place(self, weights: Tensor, offsets: Tensor, scale: float) -> None:
+        """Become ``scale * (x @ weights.T + offsets)``, the start of training: ``(C, D)``, ``(C,)``."""
+        self.displacement.copy_(weights - self.text)
+        self.offset.copy_(offsets)
         self.log_gain.fill_(math.log(scale / float(self.base_scale)))
 
 

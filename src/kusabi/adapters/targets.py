@@ -113,15 +113,15 @@ def layer_range(text: str, count: int) -> tuple[int, ...]:
     if text == "upper-half":
         return tuple(range(count // 2, count))
     if last := re.fullmatch(r"last-(\d+)", text):
-        wanted = set(range(count - int(last[1]), count))
+        ranges = [(count - int(last[1]), count - 1)]
     elif re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
-        ranges = [part.split("-") for part in text.split(",")]
-        wanted = {layer for part in ranges for layer in range(int(part[0]), int(part[-1]) + 1)}
+        ends = [part.split("-") for part in text.split(",")]
+        ranges = [(int(part[0]), int(part[-1])) for part in ends]
     else:
         raise AdapterError(f"layers '{text}' is not understood; write upper-half, all, last-N, 4-7 or 0,2,5")
-    if not wanted or not wanted <= set(range(count)):
+    if not all(0 <= first <= final < count for first, final in ranges):  # before a range of any length is built
         raise AdapterError(f"layers '{text}': this tower has layers 0 to {count - 1}")
-    return tuple(sorted(wanted))
+    return tuple(sorted({layer for first, final in ranges for layer in range(first, final + 1)}))
 
 
 def _weights(block: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -1,0 +1,31 @@
+"""What a finished run says, read back from its folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kusabi.errors import RunError
+
+SPEC, EVALUATION, THUMBNAILS = "spec.toml", "evaluation.json", "thumbnails.json"
+
+
+def read_evaluation(run: Path) -> dict[str, Any]:
+    """The content of ``evaluation.json``.
+
+    Raises:
+        RunError: If the folder is no run, or the run is not finished, or the file is damaged.
+    """
+    path = run / EVALUATION
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        what = "an unfinished run; go on with it by --resume" if (run / SPEC).exists() else "not a run"
+        raise RunError(f"{run}: {what} (no {EVALUATION})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: damaged ({error})") from None
+
+
+def read_thumbnails(run: Path) -> dict[str, str]:
+    """File -> data URI of the pictures worth showing; empty when the run kept none."""
+    path = run / THUMBNAILS
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -1,0 +1,142 @@
+"""The main job: a folder of labelled pictures becomes a sparse adapter and an honest evaluation of it."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kusabi.adapters.checkpoint import Adapter
+from kusabi.backbones.digest import module_digest
+from kusabi.data.dataset import Example
+from kusabi.data.split import Folds
+from kusabi.evaluation.peers import class_mean, linear_probe
+from kusabi.evaluation.stored import EVALUATION, THUMBNAILS, read_evaluation
+from kusabi.recipes.environment import environment
+from kusabi.recipes.evaluation_record import Scores, join, record
+from kusabi.recipes.fit_support import Fitted, fit_support
+from kusabi.recipes.judge import Answers, judge
+from kusabi.recipes.question import Question, pose
+from kusabi.recipes.run_folder import CHECKPOINT, ENVIRONMENT, open_run, write_json
+from kusabi.recipes.thumbnails import thumbnails
+from kusabi.recipes.watch import Watch, silent
+from kusabi.spec import AdaptSpec
+
+
+def adapt(
+    source: str,
+    spec: AdaptSpec,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    threads: int | None = None,
+    command: str = "",
+    watch: Watch = silent,
+) -> dict[str, Any]:
+    """Fit a sparse adapter to a folder and evaluate it beside zero-shot and the peers.
+
+    Args:
+        source: Folder of pictures, saved dataset, or Hub id.
+        spec: What is asked.
+        out: The run folder.
+        resume: Go on with the run that is there, if any; a finished one is left alone.
+        device: Where the model runs.
+        threads: CPU threads; torch's own choice when absent.
+        command: What the user typed, for the record.
+        watch: Told about progress.
+
+    Returns:
+        The content of ``evaluation.json``.
+
+    Raises:
+        KusabiError: Whatever the user can put right; nothing half-written is left.
+    """
+    check_free(out, spec, resume)
+    began = time.perf_counter()
+    question = pose(source, spec, device=device, threads=threads, watch=watch)
+    if open_run(out, spec, resume):
+        return read_evaluation(out)
+    write_json(out / ENVIRONMENT, environment() | {"command": command, "data_digest": question.dataset.digest})
+    before = module_digest(question.backbone.module)
+    scores = [
+        judged(question, fitted, judge_one(question, fold.query, [fitted.adapter], watch), fold.query)
+        for fold, fitted in _folds(question, spec, watch)
+    ]
+    support = question.split.support
+    fitted = fit_one(question, spec, support, watch, out)
+    if not isinstance(question.split, Folds):
+        query = question.split.query
+        scores = [judged(question, fitted, judge_one(question, query, [fitted.adapter], watch), query)]
+    assert module_digest(question.backbone.module) == before, "training changed the frozen backbone"
+    total = time.perf_counter() - began
+    return write_evaluation(out, question, spec, fitted, join(scores), device, command, total)
+
+
+def check_free(out: Path, spec: AdaptSpec, resume: bool) -> None:
+    """Refuse an occupied run folder before any work is done."""
+    if not resume and out.exists():
+        open_run(out, spec, resume)
+
+
+def fit_one(question: Question, spec: AdaptSpec, support: Sequence[Example], watch: Watch, run: Path | None) -> Fitted:
+    """Train on a support set."""
+    return fit_support(
+        question.backbone, question.dataset, support, question.prompts, question.plan, spec,
+        precision=question.precision, watch=watch, run=run,
+    )  # fmt: skip
+
+
+def judge_one(question: Question, query: Sequence[Example], adapters: Sequence[Adapter], watch: Watch) -> Answers:
+    """Answers to query pictures."""
+    return judge(question.backbone, question.dataset, query, question.prompts, adapters, watch)
+
+
+def _folds(question: Question, spec: AdaptSpec, watch: Watch):
+    if isinstance(question.split, Folds):
+        for number, fold in enumerate(question.split.folds, 1):
+
+            def named(stage: str, done: int, total: int, number: int = number, **facts: Any) -> None:
+                watch(f"fold {number}: {stage}", done, total, **facts)
+
+            yield fold, fit_one(question, spec, fold.support, named, None)
+
+
+def judged(question: Question, fitted: Fitted, answers: Answers, query: Sequence[Example], which: int = 0) -> Scores:
+    """All four ways of answering, from the same support set and the same pictures."""
+    classes = len(question.dataset.classes)
+    peers = peer_scores(fitted.features, fitted.labels, fitted.pictures, answers.features, classes)
+    return Scores(
+        files=[example.file for example in query],
+        labels=np.array([example.label for example in query]),
+        scores={"zero_shot": answers.zero_shot, **peers, "adapted": answers.adapted[which]},
+        seconds=answers.seconds,
+    )
+
+
+def peer_scores(
+    features: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    pictures: NDArray[np.int64],
+    query: NDArray[np.float64],
+    classes: int,
+) -> dict[str, NDArray[np.float64]]:
+    """What class mean and linear probe make of the same views ``(n, D)``; probabilities ``(m, C)``."""
+    return {
+        "class_mean": class_mean(features, labels, query, classes, groups=pictures),
+        "linear_probe": linear_probe(features, labels, pictures, query, classes),
+    }
+
+
+def write_evaluation(
+    out: Path, question: Question, spec: AdaptSpec, fitted: Fitted, scores: Scores, device: str, command: str,
+    total: float,
+) -> dict[str, Any]:  # fmt: skip
+    """Write thumbnails and, last, the evaluation; a finished run needs no checkpoint."""
+    evaluation = record(out, question, spec, fitted, scores, device, command, total)
+    write_json(out / THUMBNAILS, thumbnails(question.dataset, evaluation["flips"]))
+    write_json(out / EVALUATION, evaluation)
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return evaluation

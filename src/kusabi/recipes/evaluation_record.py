@@ -1,0 +1,120 @@
+"""Scores become ``evaluation.json``."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kusabi.adapters.checkpoint import WEIGHTS
+from kusabi.data.split import Folds
+from kusabi.evaluation.comparison import compare
+from kusabi.evaluation.evaluate import evaluate
+from kusabi.evaluation.flips import flips
+from kusabi.evaluation.pool import PEERS, WAYS
+from kusabi.recipes.environment import environment, peak_memory
+from kusabi.recipes.fit_support import Fitted
+from kusabi.recipes.question import Question
+from kusabi.recipes.run_folder import ADAPTER, read_records, settings
+from kusabi.spec import AdaptSpec
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Probabilities ``(n, C)`` of every way of answering, with files and labels; seconds per picture."""
+
+    files: list[str]
+    labels: NDArray[np.int64]
+    scores: dict[str, NDArray[np.float64]]
+    seconds: tuple[float, float | None]
+
+
+def join(parts: Sequence[Scores]) -> Scores:
+    """The folds of a cross-validation laid end to end."""
+    return Scores(
+        [file for part in parts for file in part.files],
+        np.concatenate([part.labels for part in parts]),
+        {way: np.concatenate([part.scores[way] for part in parts]) for way in parts[0].scores},
+        parts[0].seconds,
+    )
+
+
+def compared(scores: Scores, classes: Sequence[str], ways: Sequence[str] = WAYS) -> dict[str, Any]:
+    """Every way of answering by itself, and, where there is an adapter, against zero-shot and the peers."""
+    answers = {way: scores.scores[way].argmax(axis=1) for way in ways}
+    right = {way: answers[way] == scores.labels for way in ways}
+    found: dict[str, Any] = {way: evaluate(scores.scores[way], scores.labels, classes) for way in ways}
+    peers = [peer for peer in PEERS if peer in ways]
+    if "adapted" in ways:
+        found["difference"] = compare(right["adapted"], right["zero_shot"])
+        found["against_peers"] = {peer: compare(right["adapted"], right[peer]) for peer in peers}
+        found["flips"] = flips(answers["zero_shot"], answers["adapted"], scores.labels, scores.files, classes)
+    if peers:
+        found["best_peer"] = max(peers, key=lambda peer: found[peer]["accuracy"])
+    found["pictures"] = [
+        {"file": file, "label": int(scores.labels[i])} | {way: int(answers[way][i]) for way in ways}
+        for i, file in enumerate(scores.files)
+    ]
+    return found
+
+
+def task(question: Question, spec: AdaptSpec, judged: int) -> dict[str, Any]:
+    """What was asked of which pictures."""
+    dataset, split = question.dataset, question.split
+    return {
+        "name": dataset.name,
+        "classes": list(dataset.classes),
+        "prompts": [list(of_class) for of_class in question.prompts],
+        "shots": spec.data.shots,
+        "seed": spec.seed,
+        "seeds": [spec.seed],
+        "held_out": split.held_out,
+        "support_pictures": len(split.support),
+        "query_pictures": judged,
+        "notes": [*dataset.notes, *split.notes],
+        "data_digest": dataset.digest,
+    }
+
+
+def record(
+    out: Path, question: Question, spec: AdaptSpec, fitted: Fitted, scores: Scores, device: str, command: str,
+    total: float,
+) -> dict[str, Any]:  # fmt: skip
+    """The content of ``evaluation.json``."""
+    weights = out / ADAPTER / WEIGHTS
+    plan, head = question.plan, fitted.adapter.card["head"]
+    without, within = scores.seconds
+    return {
+        "schema": SCHEMA,
+        "task": task(question, spec, len(scores.files)),
+        **compared(scores, question.dataset.classes),
+        "adapter": {
+            "kind": spec.adapter.kind,
+            "support_rule": spec.adapter.support_rule,
+            "entries": plan.entries,
+            "targeted": plan.size,
+            "density": plan.entries / plan.size,
+            "head": head["kind"],
+            "blend": head.get("share"),
+            "head_entries": sum(tensor.numel() for tensor in fitted.adapter.head.values()),
+            "bytes": weights.stat().st_size,
+            "digest": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "targets": fitted.adapter.card["targets"],
+        },
+        "training": settings(spec, device, question.precision) | {"records": read_records(out)},
+        "cost": {
+            "training_seconds": fitted.seconds,
+            "total_seconds": total,
+            "peak_memory_bytes": peak_memory(device),
+            "images_per_second": {"zero_shot": 1 / without, "adapted": 1 / within if within else None},
+        },
+        "backbone": question.backbone.card(),
+        "environment": environment(),
+        "command": command,
+        "cross_validated": isinstance(question.split, Folds),
+    }

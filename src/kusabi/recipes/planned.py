@@ -1,0 +1,34 @@
+"""What an adapter would change, before anything changes."""
+
+from typing import Any
+
+from kusabi.adapters.targets import plan
+from kusabi.data.source import read_dataset
+from kusabi.recipes.question import open_backbone, use_device
+from kusabi.spec import AdaptSpec
+
+
+def planned(source: str, spec: AdaptSpec, *, device: str = "cpu") -> dict[str, Any]:
+    """Targets, counts and bytes as plain data, head entries beside them.
+
+    Raises:
+        KusabiError: Whatever the user can put right.
+    """
+    use_device(device, None)
+    dataset = read_dataset(
+        source, label_column=spec.data.label_column, group_column=spec.data.group_column,
+        skip_unreadable=spec.data.skip_unreadable,
+    )  # fmt: skip
+    backbone = open_backbone(spec, device)
+    found = plan(backbone.module, backbone.blocks, spec.adapter).to_json()
+    width = int(backbone.embed_texts(["a"]).shape[1])
+    head = len(dataset.classes) * (width + 1) + 1 if spec.adapter.head == "prototypes" else 0
+    described = backbone.card()
+    return {
+        **found,
+        "head_entries": head,
+        "bytes_with_head": found["bytes"] + 2 * head,
+        "backbone": described,
+        "share_of_backbone": found["entries"] / described["parameters"],
+        "classes": list(dataset.classes),
+    }

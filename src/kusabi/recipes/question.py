@@ -1,0 +1,79 @@
+"""What every recipe begins with: the pictures, the model, the split, the targets."""
+
+from dataclasses import dataclass
+
+import torch
+
+from kusabi.adapters.targets import Plan, plan
+from kusabi.backbones.backbone import Backbone
+from kusabi.backbones.dual_encoder import load_backbone
+from kusabi.data.dataset import Dataset
+from kusabi.data.prompts import class_prompts
+from kusabi.data.source import read_dataset
+from kusabi.data.split import Folds, Split, few_shot_split
+from kusabi.errors import SpecError
+from kusabi.recipes.fit_support import Prompts
+from kusabi.recipes.watch import Watch, stage
+from kusabi.spec import AdaptSpec
+from kusabi.training.precision import resolve
+
+
+@dataclass(frozen=True)
+class Question:
+    """Everything that is known before anything is learned."""
+
+    dataset: Dataset
+    split: Split | Folds
+    prompts: Prompts
+    backbone: Backbone
+    plan: Plan
+    precision: str
+
+
+def pose(source: str, spec: AdaptSpec, *, device: str, threads: int | None, watch: Watch) -> Question:
+    """Read the pictures, split them, load the model and choose the targets; nothing is changed.
+
+    Raises:
+        DataError, BackboneError, AdapterError, SpecError: As their rooms say; the pictures are checked first.
+    """
+    use_device(device, threads)
+    data = spec.data
+    dataset = read_dataset(
+        source, label_column=data.label_column, group_column=data.group_column,
+        skip_unreadable=data.skip_unreadable, progress=stage(watch, "pictures read"),
+    )  # fmt: skip
+    prompts = class_prompts(dataset.classes, data.templates, data.names)
+    split = few_shot_split(dataset, data.shots, spec.seed)
+    backbone = open_backbone(spec, device)
+    return Question(
+        dataset,
+        split,
+        prompts,
+        backbone,
+        plan(backbone.module, backbone.blocks, spec.adapter),
+        resolve(spec.training.precision, device),
+    )
+
+
+def open_backbone(spec: AdaptSpec, device: str) -> Backbone:
+    """The backbone that a spec asks for."""
+    asked = spec.backbone
+    return load_backbone(
+        asked.backbone, revision=asked.revision, dtype=asked.dtype, device=device, input_size=asked.input_size,
+        fit=asked.fit,
+    )  # fmt: skip
+
+
+def use_device(device: str, threads: int | None) -> None:
+    """Pin the threads; refuse a device that is not there.
+
+    Raises:
+        SpecError: When the device is unknown or absent.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SpecError(f"--device {device}: not available here ({reason}); use cpu") from None

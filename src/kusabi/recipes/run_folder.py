@@ -1,0 +1,123 @@
+"""A run on disk: what was asked, where it stands, what came out. Killed at any moment, it can be gone on with.
+
+``spec.toml`` and ``environment.json`` say what runs, ``metrics.jsonl`` grows by a line a step, and
+``checkpoint.safetensors`` holds the last saved state; ``adapter/`` and, last, ``evaluation.json`` finish the run.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+from kusabi.errors import CheckpointError, RunError
+from kusabi.evaluation.stored import EVALUATION, SPEC
+from kusabi.files import write_bytes
+from kusabi.spec import AdaptSpec, read_spec, write_toml
+from kusabi.training.fit import Record
+
+ENVIRONMENT, METRICS, CHECKPOINT, ADAPTER = "environment.json", "metrics.jsonl", "checkpoint.safetensors", "adapter"
+
+
+def open_run(folder: Path, spec: AdaptSpec, resume: bool) -> bool:
+    """Make or take up a run folder; True when it is finished already.
+
+    Raises:
+        RunError: If something is in the way, or the run there was asked for something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: a file is in the way; choose another --out")
+    if folder.exists() and any(folder.iterdir()):
+        if not resume:
+            raise RunError(f"{folder}: exists already; go on with it by --resume, or choose another --out")
+        if (folder / SPEC).exists():
+            _check_same(folder, spec)
+            return (folder / EVALUATION).exists()
+        if not all(path.name.startswith(f".{SPEC}") for path in folder.iterdir()):
+            raise RunError(f"{folder}: not a run (no {SPEC}); choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / SPEC, write_toml(spec).encode())
+    return False
+
+
+def _check_same(folder: Path, spec: AdaptSpec) -> None:
+    there = read_spec(folder / SPEC)
+    if there.digest == spec.digest:
+        return
+    old, new = _flat(there.model_dump(mode="json")), _flat(spec.model_dump(mode="json"))
+    changed = [f"{key} is {old.get(key)!r} there, {new.get(key)!r} here" for key in new if old.get(key) != new[key]]
+    raise RunError(f"{folder}: this run was asked for something else ({'; '.join(changed)}); choose another --out")
+
+
+def _flat(fields: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in fields.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+    return flat
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write plain data; floats must be finite."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes(path, text.encode())
+
+
+def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Keep the state of a fit."""
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(folder / CHECKPOINT, dump_tensors(stored))
+
+
+def load_checkpoint(folder: Path) -> dict[str, Tensor] | None:
+    """The last saved state; None when there is none.
+
+    Raises:
+        CheckpointError: If it is damaged.
+    """
+    path = folder / CHECKPOINT
+    try:
+        return load_tensors(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); delete it to start the training again") from None
+
+
+def trim_metrics(folder: Path, step: int) -> None:
+    """Drop records after a step, and a line that was torn by a kill: those steps will be taken again."""
+    path = folder / METRICS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    write_bytes(path, "".join(f"{line}\n" for line in lines[:step]).encode())
+
+
+def append_record(folder: Path, record: Record) -> None:
+    """Add one line to the metrics."""
+    with (folder / METRICS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(record)) + "\n")
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """All records of a run, as plain data."""
+    text = (folder / METRICS).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def settings(spec: AdaptSpec, device: str, precision: str) -> dict[str, Any]:
+    """How the training ran, for the evaluation."""
+    training = spec.training
+    return {
+        "steps": training.steps,
+        "learning_rate": training.learning_rate,
+        "batch_size": training.batch_size,
+        "views": spec.data.views,
+        "augment": spec.data.augment,
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "device": device,
+    }

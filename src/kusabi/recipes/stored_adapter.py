@@ -1,0 +1,146 @@
+"""An adapter from disk on its backbone: questions to a run that is long finished."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kusabi.adapters.attach import attached
+from kusabi.adapters.checkpoint import Adapter, check_backbone, load_adapter
+from kusabi.backbones.backbone import Backbone
+from kusabi.backbones.dual_encoder import load_backbone
+from kusabi.backbones.preprocessing import pixels
+from kusabi.data.dataset import Dataset
+from kusabi.data.picture import open_picture
+from kusabi.data.source import read_dataset
+from kusabi.errors import DataError, KusabiError, RunError
+from kusabi.evaluation.stored import SPEC
+from kusabi.recipes.evaluation_record import Scores, compared
+from kusabi.recipes.judge import classifier, judge
+from kusabi.recipes.question import use_device
+from kusabi.recipes.run_folder import ADAPTER
+from kusabi.recipes.watch import Watch, silent, stage
+from kusabi.spec import read_spec
+from kusabi.training.views import BLOCK
+
+
+@dataclass(frozen=True)
+class StoredAdapter:
+    """An adapter and the backbone it was made for."""
+
+    adapter: Adapter
+    backbone: Backbone
+
+
+def open_adapter(
+    run: Path, *, backbone: str | None = None, device: str = "cpu", dtype: str | None = None
+) -> StoredAdapter:
+    """Load the adapter of a run, or of an adapter folder, with its backbone; a wrong backbone is refused.
+
+    Args:
+        run: A run folder, or an adapter folder.
+        backbone: Model folder or Hub id; where the run or the card says when absent.
+        device: Where the model runs.
+        dtype: Of the resident weights; as in training when absent.
+
+    Raises:
+        RunError, CheckpointError, BackboneError, AdapterError: By name.
+    """
+    if not run.is_dir():
+        raise RunError(f"{run}: no such folder; give a run folder, or the adapter folder in it")
+    folder = run / ADAPTER if (run / ADAPTER).is_dir() else run
+    if folder is run and (run / SPEC).exists():
+        raise RunError(f"{run}: an unfinished run without adapter; go on with it by 'kusabi adapt --resume'")
+    adapter = load_adapter(folder)
+    made = adapter.card["backbone"]
+    asked = adapter.card["spec"]["backbone"]
+    spec_file = folder.parent / SPEC
+    recorded = read_spec(spec_file).backbone.backbone if spec_file.exists() else made["source"]
+    model = load_backbone(
+        backbone or recorded, revision=made["revision"], dtype=dtype or asked["dtype"], device=device,
+        input_size=made["preprocessing"]["size"], fit=made["preprocessing"]["fit"],
+    )  # fmt: skip
+    check_backbone(adapter.card, model.digest, model.tensor_digests, model.preprocessing.to_json())
+    return StoredAdapter(adapter, model)
+
+
+def evaluate_stored(
+    run: Path, source: str, *, backbone: str | None = None, device: str = "cpu", threads: int | None = None,
+    label_column: str = "label", skip_unreadable: bool = False, watch: Watch = silent,
+) -> dict[str, Any]:  # fmt: skip
+    """Zero-shot and adapted on every labelled picture of a folder, or on its test split where it has one.
+
+    Raises:
+        DataError: If the folder's classes are not the adapter's.
+    """
+    use_device(device, threads)
+    stored = open_adapter(run, backbone=backbone, device=device)
+    dataset = read_dataset(
+        source, label_column=label_column, skip_unreadable=skip_unreadable, progress=stage(watch, "pictures read")
+    )
+    card = stored.adapter.card
+    _check_classes(dataset, card["classes"])
+    query = dataset.test or dataset.train
+    answers = judge(stored.backbone, dataset, query, card["prompts"], [stored.adapter], watch)
+    scores = Scores(
+        [example.file for example in query],
+        np.array([card["classes"].index(dataset.classes[example.label]) for example in query]),
+        {"zero_shot": answers.zero_shot, "adapted": answers.adapted[0]},
+        answers.seconds,
+    )
+    return {
+        "task": {"name": dataset.name, "classes": card["classes"], "notes": list(dataset.notes),
+                 "data_digest": dataset.digest, "learned_from": card["data"]},
+        **compared(scores, card["classes"], ("zero_shot", "adapted")),
+        "backbone": stored.backbone.card(),
+    }  # fmt: skip
+
+
+def _check_classes(dataset: Dataset, classes: Sequence[str]) -> None:
+    foreign = [name for name in dataset.classes if name not in classes]
+    if foreign:
+        raise DataError(
+            f"{dataset.name}: the adapter does not know {', '.join(foreign)}; it knows {', '.join(classes)}"
+        )
+
+
+@torch.no_grad()
+def predict(
+    run: Path, images: Sequence[Path], *, backbone: str | None = None, device: str = "cpu", threads: int | None = None,
+    watch: Watch = silent,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Class probabilities of pictures: ``{"file", "label", "scores": {class: p}}`` each, in the order given.
+
+    Raises:
+        DataError: Naming every picture that cannot be read; nothing is answered then.
+    """
+    use_device(device, threads)
+    pictures = _open_all(images)
+    stored = open_adapter(run, backbone=backbone, device=device)
+    classes = stored.adapter.card["classes"]
+    head = classifier(stored.backbone, stored.adapter)
+    found: list[dict[str, Any]] = []
+    with attached(stored.backbone.module, stored.adapter.delta):
+        for start in range(0, len(pictures), BLOCK):
+            shown = pixels(pictures[start : start + BLOCK], stored.backbone.preprocessing).to(stored.backbone.device)
+            probabilities = head(stored.backbone.embed_images(shown)).double().softmax(dim=1).cpu().numpy()
+            for path, row in zip(images[start : start + BLOCK], probabilities, strict=True):
+                scores = {name: float(p) for name, p in zip(classes, row, strict=True)}
+                found.append({"file": str(path), "label": classes[int(row.argmax())], "scores": scores})
+            watch("pictures", len(found), len(pictures))
+    return found
+
+
+def _open_all(images: Sequence[Path]) -> list[Any]:
+    opened, problems = [], []
+    for path in images:
+        try:
+            opened.append(open_picture(path))
+        except KusabiError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("; ".join(problems))
+    return opened

@@ -1,0 +1,83 @@
+"""Short tables for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+NAMES = {"zero_shot": "zero-shot", "class_mean": "class mean", "linear_probe": "linear probe", "adapted": "adapter"}
+
+
+def results(evaluation: Mapping[str, Any], out: str | None) -> None:
+    """Accuracy of every way of answering, and what the adapter bought."""
+    console = _console()
+    console.print(_accuracies(evaluation))
+    difference = evaluation["difference"]
+    low, high = difference["interval"]
+    console.print(
+        f"adapter minus zero-shot: {100 * difference['value']:+.1f} points "
+        f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}, n = {difference['n']})"
+    )
+    if peer := evaluation.get("best_peer"):
+        against = evaluation["against_peers"][peer]
+        low, high = against["interval"]
+        word = "ahead of" if low > 0 else "behind" if high < 0 else "level with"
+        console.print(
+            f"{word} the best peer ({NAMES[peer]}): {100 * against['value']:+.1f} points "
+            f"({100 * low:+.1f} to {100 * high:+.1f})"
+        )
+    for note in evaluation["task"].get("notes", []):
+        console.print(f"note: {note}")
+    if out:
+        size = evaluation["adapter"]["bytes"] / 1000
+        console.print(f"adapter: {out}/adapter ({evaluation['adapter']['entries']:,} entries, {size:.0f} kB)")
+        console.print(f"page: kusabi report {out}")
+
+
+def baseline(found: Mapping[str, Any]) -> None:
+    """The model before any adapter, and the recommendation."""
+    console = _console()
+    console.print(_accuracies(found))
+    advice = found["recommendation"]
+    console.print(f"recommendation: {advice['action']}: {advice['reason']}")
+    for note in found["task"]["notes"]:
+        console.print(f"note: {note}")
+
+
+def plan(found: Mapping[str, Any]) -> None:
+    """Every tensor that would change."""
+    table = Table("tensor", "tower", "layer", "size", "entries", box=None)
+    for target in found["targets"]:
+        size, entries = f"{target['size']:,}", f"{target['entries']:,}"
+        table.add_row(target["tensor"], target["tower"], str(target["layer"]), size, entries)
+    console = _console()
+    console.print(table)
+    console.print(
+        f"{found['entries']:,} of {found['targeted']:,} targeted weights ({found['density']:.2%}), "
+        f"{found['share_of_backbone']:.3%} of the model, about {found['bytes'] / 1000:.0f} kB; "
+        f"classifier {found['head_entries']:,} entries beside it"
+    )
+
+
+def predictions(found: Sequence[Mapping[str, Any]]) -> None:
+    """One line a picture."""
+    console = _console()
+    for answer in found:
+        best = sorted(answer["scores"].items(), key=lambda item: -item[1])[:3]
+        console.print(f"{answer['file']}: " + ", ".join(f"{name} {p:.1%}" for name, p in best))
+
+
+def _accuracies(evaluation: Mapping[str, Any]) -> Table:
+    table = Table("", "accuracy", "95 % interval", "balanced", "n", box=None)
+    for way, name in NAMES.items():
+        if way in evaluation:
+            one = evaluation[way]
+            low, high = one["interval"]
+            balanced = "–" if one["balanced_accuracy"] is None else f"{one['balanced_accuracy']:.1%}"
+            table.add_row(name, f"{one['accuracy']:.1%}", f"{low:.1%} to {high:.1%}", balanced, str(one["n"]))
+    return table
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,41 @@
+"""Finished runs become one page on disk."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kusabi.errors import SpecError
+from kusabi.evaluation.pool import pool, task_key
+from kusabi.evaluation.stored import read_evaluation, read_thumbnails
+from kusabi.files import write_bytes
+from kusabi.report.page import render
+from kusabi.report.words import LANGUAGES
+
+
+def write_report(runs: Sequence[Path], out: Path | None = None, language: str = "en") -> Path:
+    """Write the page of some runs; those that differ in their seed alone are pooled.
+
+    Args:
+        runs: Finished run folders.
+        out: The page; ``report.html`` in the run, or beside several runs, when absent.
+        language: ``en`` or ``ja``.
+
+    Raises:
+        RunError: If a folder is no finished run.
+        SpecError: If the language is not known.
+    """
+    if language not in LANGUAGES:
+        raise SpecError(f"--language {language}: not known; choose {' or '.join(LANGUAGES)}")
+    groups: dict[str, list[tuple[dict[str, Any], dict[str, str]]]] = {}
+    for run in runs:
+        evaluation = read_evaluation(run)
+        groups.setdefault(task_key(evaluation), []).append((evaluation, read_thumbnails(run)))
+    tasks: list[tuple[Mapping[str, Any], Mapping[str, str]]] = [
+        (pool([evaluation for evaluation, _ in group]), {k: v for _, small in group for k, v in small.items()})
+        for group in groups.values()
+    ]
+    name = "report.html" if language == "en" else f"report.{language}.html"
+    page = out or (runs[0] if len(runs) == 1 else runs[0].parent) / name
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(page, render(tasks, language).encode())
+    return page

@@ -1,0 +1,161 @@
+"""Where the classifier starts: text and pictures blended, then a logistic fit that may leave the blend as far as pays.
+
+Three choices, each by cross-validation on the support set alone: the share of the support means in the anchor, how
+sharp the anchor is, and how dear it is to leave it. The extremes are zero-shot, class mean and the linear probe,
+so that no peer on frozen features is out of reach. With one picture a class nothing can be held out; priors decide.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+from kusabi.adapters.prototypes import PRIOR
+
+Rows = NDArray[np.float64]
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SCALES = tuple(float(scale) for scale in np.geomspace(1, 128, 15))
+STRENGTHS = (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
+SCALE_PRIOR, STRENGTH_PRIOR = 32.0, 1e-2
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Head:
+    """Logits are ``x @ weights.T + offsets`` of unit rows ``x``; the rest says how it came about."""
+
+    weights: Rows  # (C, D)
+    offsets: Rows  # (C,)
+    share: float
+    scale: float
+    strength: float
+
+
+def fit_head(
+    features: Rows, labels: NDArray[np.int64], pictures: NDArray[np.int64], text: Rows, share: float | None = None
+) -> Head:
+    """The head of the lowest cross-validated log-loss on the support set.
+
+    Args:
+        features: Unit embeddings of all views, ``(n, D)``.
+        labels: Class of each, ``(n,)``.
+        pictures: Picture of each, ``(n,)``; views of one picture are never split by a fold.
+        text: Unit text embeddings, ``(C, D)``.
+        share: Fixed share of the support means; chosen when absent.
+    """
+    features, text = features.astype(np.float64), text.astype(np.float64)
+    fold = _folds(labels, pictures)
+    if fold.max() == 0:
+        shots = min(len(np.unique(pictures[labels == c])) for c in np.unique(labels))
+        share = shots / (shots + PRIOR) if share is None else share
+        scale, strength = SCALE_PRIOR, STRENGTH_PRIOR
+    else:
+        share, scale = _anchor_choice(features, labels, text, fold, SHARES if share is None else (share,))
+        scale, strength = _strength_choice(features, labels, text, fold, share, scale)
+    return refit(features, labels, text, share, scale, strength)
+
+
+def refit(
+    features: Rows,
+    labels: NDArray[np.int64],
+    text: Rows,
+    share: float,
+    scale: float,
+    strength: float,
+    precise: bool = True,
+) -> Head:
+    """The head of given choices on given features; the optimum is unique."""
+    features, text = features.astype(np.float64), text.astype(np.float64)
+    anchor = scale * anchors(features, labels, text, share)
+    centre = features.mean(axis=0)
+    moved, offsets = _fit(features - centre, labels, features @ anchor.T, strength, precise)
+    return Head(anchor + moved, offsets - moved @ centre, share, scale, strength)
+
+
+def anchors(features: Rows, labels: NDArray[np.int64], text: Rows, share: float) -> Rows:
+    """Unit vectors ``(C, D)`` between text and class means; a class without a picture keeps its text."""
+    sums = np.zeros_like(text)
+    np.add.at(sums, labels, features)
+    seen = sums.any(axis=1, keepdims=True)
+    mixed = (1 - share) * text + share * _unit(sums)
+    return np.where(seen, _unit(mixed), text)
+
+
+def _unit(rows: Rows) -> Rows:
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+
+
+def _folds(labels: NDArray[np.int64], pictures: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Fold of every row: the pictures of a class are dealt out in turn; all zero where a class has but one."""
+    per_class = [np.unique(pictures[labels == c]) for c in np.unique(labels)]
+    folds = min(FOLDS, *(len(of_class) for of_class in per_class), len(pictures))
+    dealt = {picture: i % folds for i, picture in enumerate(np.concatenate(per_class).tolist())}
+    return np.array([dealt[picture] for picture in pictures.tolist()])
+
+
+def _loss(logits: Rows, labels: NDArray[np.int64]) -> float:
+    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].sum())
+
+
+def _anchor_choice(
+    features: Rows, labels: NDArray[np.int64], text: Rows, fold: NDArray[np.int64], shares: Sequence[float]
+) -> tuple[float, float]:
+    losses: dict[tuple[float, float], float] = {}
+    for share in shares:
+        cosines = np.empty((len(features), len(text)))
+        for index in range(fold.max() + 1):
+            inside, outside = fold != index, fold == index
+            cosines[outside] = features[outside] @ anchors(features[inside], labels[inside], text, share).T
+        losses |= {(share, scale): _loss(scale * cosines, labels) for scale in SCALES}
+    return min(losses, key=lambda choice: losses[choice])
+
+
+def _strength_choice(
+    features: Rows, labels: NDArray[np.int64], text: Rows, fold: NDArray[np.int64], share: float, scale: float
+) -> tuple[float, float]:
+    """How dear leaving the anchor is; and whether a plain probe, without any anchor, does better."""
+    losses: dict[tuple[float, float], float] = {}
+    for start in (scale, 0.0):
+        lowest = np.inf
+        for strength in STRENGTHS:
+            total = 0.0
+            for index in range(fold.max() + 1):
+                inside, outside = fold != index, fold == index
+                head = refit(features[inside], labels[inside], text, share, start, strength, precise=False)
+                total += _loss(features[outside] @ head.weights.T + head.offsets, labels[outside])
+            losses[start, strength], lowest = total, min(total, lowest)
+            if total > 1.02 * lowest:  # the loss falls, then rises: past the valley weaker, slower fits are idle
+                break
+    return min(losses, key=lambda choice: losses[choice])
+
+
+def _fit(centred: Rows, labels: NDArray[np.int64], anchored: Rows, strength: float, precise: bool) -> tuple[Rows, Rows]:
+    """What to add to the anchor, ``(C, D)`` and ``(C,)``: least mean log-loss plus ``strength / 2 * |moved|^2``.
+
+    Lengths are in units of the features' spread. The work is done in their principal axes, where the curvature bound of
+    D. Böhning (1992) is diagonal, so that L-BFGS needs few steps.
+    """
+    size = max(float(np.sqrt((centred**2).sum(axis=1).mean())), 1e-12)
+    _, values, axes = np.linalg.svd(centred / size, full_matrices=False)
+    axes = axes[values > 1e-7 * max(float(values[0]), 1.0)]
+    inputs = np.hstack([centred / size @ axes.T, np.ones((len(centred), 1))])
+    penalty = np.append(np.full(len(axes), strength), 1e-4)[:, None]
+    stretch = 1 / np.sqrt((inputs**2).mean(axis=0)[:, None] / 2 + penalty)
+    truth = np.eye(anchored.shape[1])[labels]
+    shape = (inputs.shape[1], anchored.shape[1])
+
+    def loss(flat: Rows) -> tuple[float, Rows]:
+        weights = flat.reshape(shape) * stretch
+        logits = anchored + inputs @ weights
+        value = _loss(logits, labels) / len(labels) + 0.5 * float((penalty * weights**2).sum())
+        slope = inputs.T @ (softmax(logits, axis=1) - truth) / len(labels) + penalty * weights
+        return value, (slope * stretch).ravel()
+
+    options = {"maxiter": 500, "gtol": 1e-6, "ftol": 1e-12} if precise else {"maxiter": 60, "gtol": 1e-4, "ftol": 1e-5}
+    found = minimize(loss, np.zeros(np.prod(shape)), jac=True, method="L-BFGS-B", options=options)
+    weights = found.x.reshape(shape) * stretch
+    return (weights[:-1].T @ axes) / size, weights[-1]

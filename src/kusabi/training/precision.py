@@ -1,0 +1,27 @@
+"""Half precision where it pays: bf16 autocast where the processor has units for it, fp32 elsewhere."""
+
+from typing import Literal
+
+import torch
+
+
+def fast_bf16(device: str) -> bool:
+    """Say whether bf16 matrix products run in hardware: CUDA since Ampere, or a CPU with AVX512-bf16 or AMX.
+
+    Elsewhere they are emulated, on some processors fifty times slower than fp32.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def resolve(precision: Literal["auto", "bfloat16", "float32"], device: str) -> Literal["bfloat16", "float32"]:
+    """What ``auto`` means on this device; other answers are returned as they are."""
+    if precision == "auto":
+        return "bfloat16" if fast_bf16(device) else "float32"
+    return precision
+
+
+def autocast(precision: str, device: str) -> torch.autocast:
+    """A context for ONE forward: autocast keeps the half-precision copy of a weight and would miss the next fold."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -1,0 +1,97 @@
+"""The support set as the frozen layers see it, computed once: every view's activations at the first adapted layer."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kusabi.backbones.backbone import Backbone
+from kusabi.backbones.prefix import enter, finish
+from kusabi.backbones.preprocessing import pixels
+from kusabi.data.augmentation import augmented
+from kusabi.data.dataset import Dataset, Example
+
+BLOCK = 16  # pictures in one frozen forward; fixed, so that a value does not depend on where a run stopped
+CACHE_BYTES = 4 * 2**30  # above it activations are computed again for every batch
+
+
+@dataclass(frozen=True)
+class Views:
+    """``n`` pictures in ``v`` views each, view-major: row ``view * n + picture``.
+
+    ``states`` ``(n * v, ...)`` enter layer ``layer``; None where the tower is not adapted or they would not fit into
+    memory. ``features`` ``(n * v, D)`` are the frozen embeddings, unit rows; ``labels`` and ``pictures`` ``(n * v,)``.
+    """
+
+    states: Tensor | None
+    features: Tensor
+    labels: Tensor
+    pictures: Tensor
+    layer: int | None
+    reload: Callable[[Sequence[int]], Tensor]
+
+    def batch(self, rows: Sequence[int]) -> Tensor:
+        """Activations ``(len(rows), ...)`` entering the first adapted layer, on the device of the features."""
+        if self.states is None:
+            return self.reload(rows)
+        return self.states[torch.as_tensor(rows)].to(self.features.device)
+
+
+@torch.no_grad()
+def encode_views(
+    backbone: Backbone,
+    dataset: Dataset,
+    examples: Sequence[Example],
+    layer: int | None,
+    *,
+    views: int,
+    augment: str,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Views:
+    """Run every view of every example through the frozen model once.
+
+    Args:
+        backbone: The frozen model.
+        dataset: Where the pictures come from.
+        examples: The support set, in order.
+        layer: First adapted vision layer, None when the vision tower is not adapted.
+        views: Views of each picture; the first is the picture itself.
+        augment: Kind of augmentation.
+        seed: Of the augmentation.
+        progress: Told (done, total) in pictures times views.
+    """
+    at = [(example, view) for view in range(views) for example in examples]
+
+    def entering(rows: Sequence[int]) -> Tensor:
+        images = [augmented(dataset.open(at[row][0]), augment, seed, at[row][0].digest, at[row][1]) for row in rows]
+        return enter(backbone, pixels(images, backbone.preprocessing).to(backbone.device), layer or 0)
+
+    states: list[Tensor] = []
+    features: list[Tensor] = []
+    keep = layer is not None
+    for start in range(0, len(at), BLOCK):
+        rows = range(start, min(start + BLOCK, len(at)))
+        entered = entering(rows)
+        features.append(finish(backbone, entered, layer or 0))
+        if keep and start == 0:
+            keep = entered[0].numel() * entered.element_size() * len(at) <= CACHE_BYTES
+        if keep:
+            states.append(entered)
+        if progress:
+            progress(rows.stop, len(at))
+    return Views(
+        states=torch.cat(states) if keep else None,
+        features=torch.cat(features),
+        labels=torch.tensor([example.label for example, _ in at], device=backbone.device),
+        pictures=torch.tensor([row % len(examples) for row in range(len(at))], device=backbone.device),
+        layer=layer,
+        reload=entering,
+    )
+
+
+def blocks_of(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
+    """Examples in the fixed blocks that every frozen forward uses."""
+    for start in range(0, len(examples), BLOCK):
+        yield examples[start : start + BLOCK]

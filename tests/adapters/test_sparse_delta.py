@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from kusabi.adapters.attach import attached
+from kusabi.adapters.sparse_delta import SparseDelta, check_fits
+from kusabi.errors import AdapterError
+
+FUSED, UP = "vision.3.self_attn.in_proj_weight", "vision.2.linear1.weight"
+
+
+def test_a_delta_is_one_flat_fp32_parameter_zero_at_birth_with_int32_indices():
+    delta = SparseDelta(
+        {"b": torch.tensor([2, 5]), "a": torch.tensor([0]), "none": torch.tensor([], dtype=torch.int64)}
+    )
+    assert [name for name, _ in delta.named_parameters()] == ["values"]
+    assert delta.values.dtype == torch.float32 and delta.values.tolist() == [0, 0, 0] and len(delta) == 3
+    assert delta.names == ("b", "a", "none") and delta.indices.dtype == torch.int32
+    delta.values.data.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    parts = {name: (indices.tolist(), values.tolist()) for name, indices, values in delta.parts()}
+    assert parts == {"b": ([2, 5], [1, 2]), "a": ([0], [3]), "none": ([], [])}
+    for _, _, values in delta.parts():
+        values.zero_()
+    assert not bool(delta.values.any()), "parts are views"
+
+
+@pytest.mark.parametrize(
+    "support", [torch.tensor([1, 1]), torch.tensor([2, 1]), torch.tensor([-1, 1]), torch.tensor([[0], [1]])]
+)
+def test_indices_that_are_no_rising_row_are_refused_by_name(support):
+    with pytest.raises(AdapterError, match=r"^vision\.w: "):
+        SparseDelta({"fine": torch.tensor([0]), "vision.w": support})
+
+
+def test_a_delta_without_targets_is_refused():
+    with pytest.raises(AdapterError, match="at least one target"):
+        SparseDelta({})
+
+
+@pytest.mark.parametrize("cast", [lambda d: d.to(torch.bfloat16), lambda d: d.half(), lambda d: d.double()])
+def test_casts_leave_the_indices_integers_and_the_cast_delta_works(towers, digest, cast):
+    module, delta = towers(), SparseDelta({FUSED: torch.tensor([3, 191]), UP: torch.tensor([0, 127])})
+    delta.values.data.fill_(0.25)
+    before, fused, up = digest(module), module.get_parameter(FUSED), module.get_parameter(UP)
+    wanted = torch.cat([fused.view(-1)[[3, 191]], up.view(-1)[[0, 127]]]) + 0.25
+    cast(delta)
+    assert delta.values.dtype != torch.float32
+    assert delta.indices.dtype == torch.int32 and delta.indices.tolist() == [3, 191, 0, 127]
+    assert cast(SparseDelta({"w": torch.tensor([257, 2**24 + 1])})).indices.tolist() == [257, 2**24 + 1]
+    with attached(module, delta):
+        assert torch.equal(torch.cat([fused.view(-1)[[3, 191]], up.view(-1)[[0, 127]]]), wanted)
+    assert digest(module) == before
+
+
+def test_all_misfits_are_listed_at_once(towers):
+    delta = SparseDelta({UP: torch.tensor([128]), FUSED: torch.tensor([191]), "a.b": torch.tensor([0])})
+    with pytest.raises(AdapterError) as refusal:
+        check_fits(delta, dict(towers().named_parameters()))
+    message = str(refusal.value)
+    assert f"{UP}: index 128 is outside its 128 entries" in message
+    assert "a.b: the model has no such weight" in message
+    assert FUSED not in message

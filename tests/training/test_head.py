@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from kusabi.training.head import anchors, fit_head, refit
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def clusters(shots, *, classes=4, width=16, spread=0.3, seed=0):
+    random = np.random.default_rng(seed)
+    centres = unit(random.normal(size=(classes, width)))
+    labels = np.repeat(np.arange(classes), shots)
+    rows = unit(centres[labels] + spread * unit(random.normal(size=(len(labels), width))))
+    return rows, labels, np.arange(len(labels)), centres
+
+
+def accuracy(head, rows, labels):
+    return ((rows @ head.weights.T + head.offsets).argmax(axis=1) == labels).mean()
+
+
+def test_without_a_share_of_pictures_the_anchors_are_the_texts():
+    rows, labels, _, _ = clusters(4)
+    text = unit(np.random.default_rng(1).normal(size=(4, 16)))
+    assert np.allclose(anchors(rows, labels, text, 0.0), text)
+    assert np.allclose(np.linalg.norm(anchors(rows, labels, text, 0.5), axis=1), 1)
+
+
+def test_a_class_without_a_picture_keeps_its_text():
+    rows, labels, _, _ = clusters(4)
+    text = unit(np.random.default_rng(1).normal(size=(5, 16)))
+    assert np.array_equal(anchors(rows, labels, text, 0.7)[4], text[4])
+
+
+def test_names_that_mean_nothing_are_left_for_pictures():
+    rows, labels, pictures, _ = clusters(8)
+    wrong = np.roll(unit(np.random.default_rng(1).normal(size=(4, 16))), 1, axis=0)
+    head = fit_head(rows, labels, pictures, wrong)
+    fresh, truth, _, _ = clusters(50, seed=0)
+    assert accuracy(head, fresh, truth) > 0.95
+    assert head.share > 0 or head.scale == 0
+
+
+def test_names_that_mean_everything_are_kept():
+    rows, labels, pictures, centres = clusters(2, spread=1.6)
+    fresh, truth, _, _ = clusters(100, spread=1.6)
+    head = fit_head(rows, labels, pictures, centres)
+    blind = fit_head(rows, labels, pictures, unit(np.random.default_rng(5).normal(size=centres.shape)))
+    assert accuracy(head, fresh, truth) > accuracy(blind, fresh, truth) + 0.05
+
+
+def test_a_huge_strength_is_the_anchor_itself():
+    rows, labels, _, centres = clusters(4)
+    head = refit(rows, labels, centres, 0.5, 20.0, 1e9)
+    assert np.allclose(head.weights, 20 * anchors(rows, labels, centres, 0.5), atol=1e-4)
+
+
+def test_with_one_picture_a_class_the_prior_decides():
+    rows, labels, pictures, centres = clusters(1)
+    assert fit_head(rows, labels, pictures, centres).share == pytest.approx(1 / 5)
+
+
+def test_a_fixed_share_is_taken():
+    rows, labels, pictures, centres = clusters(4)
+    assert fit_head(rows, labels, pictures, centres, share=0.25).share == 0.25
+
+
+def test_the_optimum_has_no_slope():
+    rows, labels, _, centres = clusters(6)
+    best = refit(rows, labels, centres, 0.5, 8.0, 0.1)
+
+    def objective(weights, offsets):
+        logits = rows @ weights.T + offsets
+        log_sum = np.log(np.exp(logits).sum(axis=1))
+        moved = weights - 8.0 * anchors(rows, labels, centres, 0.5)
+        size = np.sqrt(((rows - rows.mean(axis=0)) ** 2).sum(axis=1).mean())
+        return (log_sum - logits[np.arange(len(rows)), labels]).mean() + 0.05 * (moved**2).sum() * size**2
+
+    lowest = objective(best.weights, best.offsets)
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        aside = best.weights + 0.3 * random.normal(size=best.weights.shape)
+        assert objective(aside, best.offsets) > lowest
