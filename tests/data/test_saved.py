@@ -135,7 +135,7 @@ def test_unreadable_rows_are_all_named_or_skipped(tmp_path):
 
 def test_a_stored_output_format_does_not_matter(tmp_path):
     content = table([0, 1])
-    content.set_format("numpy")
+    content.set_format("numpy", columns=["image"])
     assert [e.label for e in read_saved(saved(tmp_path, content)).train] == [1, 0]
 
 

@@ -22,23 +22,46 @@ def run(seed, *, files=tuple("abcdefgh"), entries=10):
     right = {way: answers[way] == labels for way in WAYS}
     return {
         "schema": 1,
-        "task": {"name": "tiles", "classes": CLASSES, "shots": 4, "seed": seed, "seeds": [seed], "held_out": "test split",
-                 "notes": [f"note {seed % 2}"], "data_digest": "d" * 64},
+        "task": {
+            "name": "tiles",
+            "classes": CLASSES,
+            "shots": 4,
+            "seed": seed,
+            "seeds": [seed],
+            "held_out": "test split",
+            "notes": [f"note {seed % 2}"],
+            "data_digest": "d" * 64,
+        },
         **{way: evaluate(scores[way], labels, CLASSES) for way in WAYS},
         "difference": compare(right["adapted"], right["zero_shot"]),
         "against_peers": {peer: compare(right["adapted"], right[peer]) for peer in PEERS},
         "best_peer": "class_mean",
-        "pictures": [{"file": file, "label": int(labels[i])} | {way: int(answers[way][i]) for way in WAYS}
-                     for i, file in enumerate(files)],
+        "pictures": [
+            {"file": file, "label": int(labels[i])} | {way: int(answers[way][i]) for way in WAYS}
+            for i, file in enumerate(files)
+        ],
         "flips": flips(answers["zero_shot"], answers["adapted"], labels, files, CLASSES),
-        "adapter": {"kind": "sparse_delta", "support_rule": "gradient", "entries": entries, "head_entries": 4, "digest": str(seed)},
-        "training": {"steps": 2, "learning_rate": 1e-3, "records": [{"step": s, "loss": seed + s, "support_accuracy": None}
-                                                                    for s in (1, 2)]},
-        "cost": {"training_seconds": 1.0 + seed, "total_seconds": 2.0, "peak_memory_bytes": 100 + seed,
-                 "images_per_second": {"zero_shot": 10.0, "adapted": None}},
+        "adapter": {
+            "kind": "sparse_delta",
+            "support_rule": "gradient",
+            "entries": entries,
+            "head_entries": 4,
+            "digest": str(seed),
+        },
+        "training": {
+            "steps": 2,
+            "learning_rate": 1e-3,
+            "records": [{"step": s, "loss": seed + s, "support_accuracy": None} for s in (1, 2)],
+        },
+        "cost": {
+            "training_seconds": 1.0 + seed,
+            "total_seconds": 2.0,
+            "peak_memory_bytes": 100 + seed,
+            "images_per_second": {"zero_shot": 10.0, "adapted": None},
+        },
         "backbone": {"digest": "b" * 64},
         "command": f"kusabi adapt --seed {seed}",
-    }  # fmt: skip
+    }
 
 
 def test_one_run_is_returned_as_it_is():

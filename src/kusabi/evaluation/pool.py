@@ -32,8 +32,8 @@ def pool(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Numbers are means over seeds, confusion matrices are sums, ``n`` and the intervals count pictures (never pictures
     times seeds). Each of the four ways of answering gains ``accuracies`` (one a seed) and ``spread`` (their standard
-    deviation). ``pictures`` hold a list of answers, one a seed, None where that seed learned from the picture. A picture
-    is fixed when most seeds were wrong before and most are right after, and broken the other way round.
+    deviation). ``pictures`` hold a list of answers, one a seed, None where that seed learned from the picture. A
+    picture is fixed when most seeds were wrong before and most are right after, and broken the other way round.
 
     Raises:
         RunError: When there is none, when one is pooled already, when tasks differ, or when a seed comes twice.

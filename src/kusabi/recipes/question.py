@@ -51,7 +51,8 @@ def pose(source: str, spec: AdaptSpec, *, device: str, threads: int | None, watc
         prompts,
         backbone,
         plan(backbone.module, backbone.blocks, spec.adapter),
-        resolve(spec.training.precision, device),
+        # Beside half-precision neighbours the fp32 copies of trained weights need autocast to fit.
+        resolve(spec.training.precision, device) if spec.backbone.dtype == "float32" else "bfloat16",
     )
 
 

@@ -59,21 +59,14 @@ def fit_head(
     return refit(features, labels, text, share, scale, strength)
 
 
-def refit(
-    features: Rows,
-    labels: NDArray[np.int64],
-    text: Rows,
-    share: float,
-    scale: float,
-    strength: float,
-    precise: bool = True,
-) -> Head:
+def refit(features: Rows, labels: NDArray[np.int64], text: Rows, share: float, scale: float, strength: float) -> Head:
     """The head of given choices on given features; the optimum is unique."""
     features, text = features.astype(np.float64), text.astype(np.float64)
+    axes = _axes(features)
     anchor = scale * anchors(features, labels, text, share)
-    centre = features.mean(axis=0)
-    moved, offsets = _fit(features - centre, labels, features @ anchor.T, strength, precise)
-    return Head(anchor + moved, offsets - moved @ centre, share, scale, strength)
+    fitted = _fit(axes, labels, features @ anchor.T, strength, precise=True)
+    weights, offsets = _unrotated(axes, anchor, fitted)
+    return Head(weights, offsets, share, scale, strength)
 
 
 def anchors(features: Rows, labels: NDArray[np.int64], text: Rows, share: float) -> Rows:
@@ -118,34 +111,56 @@ def _strength_choice(
     features: Rows, labels: NDArray[np.int64], text: Rows, fold: NDArray[np.int64], share: float, scale: float
 ) -> tuple[float, float]:
     """How dear leaving the anchor is; and whether a plain probe, without any anchor, does better."""
+    parts = [(fold != index, fold == index) for index in range(fold.max() + 1)]
+    axes = [_axes(features[inside]) for inside, _ in parts]
     losses: dict[tuple[float, float], float] = {}
     for start in (scale, 0.0):
+        weights: list[Rows | None] = [None] * len(parts)
         lowest = np.inf
         for strength in STRENGTHS:
             total = 0.0
-            for index in range(fold.max() + 1):
-                inside, outside = fold != index, fold == index
-                head = refit(features[inside], labels[inside], text, share, start, strength, precise=False)
-                total += _loss(features[outside] @ head.weights.T + head.offsets, labels[outside])
+            for i, (inside, outside) in enumerate(parts):
+                anchor = start * anchors(features[inside], labels[inside], text, share)
+                anchored = features[inside] @ anchor.T
+                weights[i] = _fit(axes[i], labels[inside], anchored, strength, precise=False, start=weights[i])
+                directions, offsets = _unrotated(axes[i], anchor, weights[i])
+                total += _loss(features[outside] @ directions.T + offsets, labels[outside])
             losses[start, strength], lowest = total, min(total, lowest)
             if total > 1.02 * lowest:  # the loss falls, then rises: past the valley weaker, slower fits are idle
                 break
     return min(losses, key=lambda choice: losses[choice])
 
 
-def _fit(centred: Rows, labels: NDArray[np.int64], anchored: Rows, strength: float, precise: bool) -> tuple[Rows, Rows]:
-    """What to add to the anchor, ``(C, D)`` and ``(C,)``: least mean log-loss plus ``strength / 2 * |moved|^2``.
+@dataclass(frozen=True)
+class _Axes:
+    """Features in units of their spread, in their own principal axes, with a last column of ones."""
 
-    Lengths are in units of the features' spread. The work is done in their principal axes, where the curvature bound of
-    D. Böhning (1992) is diagonal, so that L-BFGS needs few steps.
-    """
+    centre: Rows
+    size: float
+    directions: Rows  # (axes, D)
+    inputs: Rows  # (n, axes + 1)
+
+
+def _axes(features: Rows) -> _Axes:
+    centre = features.mean(axis=0)
+    centred = features - centre
     size = max(float(np.sqrt((centred**2).sum(axis=1).mean())), 1e-12)
-    _, values, axes = np.linalg.svd(centred / size, full_matrices=False)
-    axes = axes[values > 1e-7 * max(float(values[0]), 1.0)]
-    inputs = np.hstack([centred / size @ axes.T, np.ones((len(centred), 1))])
-    penalty = np.append(np.full(len(axes), strength), 1e-4)[:, None]
+    _, values, directions = np.linalg.svd(centred / size, full_matrices=False)
+    directions = directions[values > 1e-7 * max(float(values[0]), 1.0)]
+    inputs = np.hstack([centred / size @ directions.T, np.ones((len(features), 1))])
+    return _Axes(centre, size, directions, inputs)
+
+
+def _fit(
+    axes: _Axes, labels: NDArray[np.int64], anchored: Rows, strength: float, precise: bool, start: Rows | None = None
+) -> Rows:
+    """What to add to the anchor's logits: least mean log-loss plus ``strength / 2 * |added|^2``, ``(axes + 1, C)``.
+
+    In principal axes the curvature bound of D. Böhning (1992) is diagonal, so that L-BFGS needs few steps.
+    """
+    inputs, truth = axes.inputs, np.eye(anchored.shape[1])[labels]
+    penalty = np.append(np.full(inputs.shape[1] - 1, strength), 1e-4)[:, None]
     stretch = 1 / np.sqrt((inputs**2).mean(axis=0)[:, None] / 2 + penalty)
-    truth = np.eye(anchored.shape[1])[labels]
     shape = (inputs.shape[1], anchored.shape[1])
 
     def loss(flat: Rows) -> tuple[float, Rows]:
@@ -155,7 +170,13 @@ def _fit(centred: Rows, labels: NDArray[np.int64], anchored: Rows, strength: flo
         slope = inputs.T @ (softmax(logits, axis=1) - truth) / len(labels) + penalty * weights
         return value, (slope * stretch).ravel()
 
+    first = np.zeros(shape) if start is None else start / stretch
     options = {"maxiter": 500, "gtol": 1e-6, "ftol": 1e-12} if precise else {"maxiter": 60, "gtol": 1e-4, "ftol": 1e-5}
-    found = minimize(loss, np.zeros(np.prod(shape)), jac=True, method="L-BFGS-B", options=options)
-    weights = found.x.reshape(shape) * stretch
-    return (weights[:-1].T @ axes) / size, weights[-1]
+    found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return found.x.reshape(shape) * stretch
+
+
+def _unrotated(axes: _Axes, anchor: Rows, added: Rows) -> tuple[Rows, Rows]:
+    """The whole map on plain features: weights ``(C, D)`` and offsets ``(C,)``."""
+    moved = added[:-1].T @ axes.directions / axes.size
+    return anchor + moved, added[-1] - moved @ axes.centre
