@@ -79,9 +79,9 @@ class SparseDeltaSpec(_Part):
 class TrainingSpec(_Part):
     """How the adapter is trained."""
 
-    steps: int = Field(default=60, ge=1, le=1_000_000, description="Updates.")
-    batch_size: int = Field(default=32, ge=1, le=65_536, description="Views per update.")
-    learning_rate: float = Field(default=1e-3, gt=0, le=10, description="Peak step size of the weight entries.")
+    steps: int = Field(default=40, ge=1, le=1_000_000, description="Updates.")
+    batch_size: int = Field(default=16, ge=1, le=65_536, description="Views per update.")
+    learning_rate: float = Field(default=3e-4, gt=0, le=10, description="Peak step size of the weight entries.")
     head_learning_rate: float = Field(
         default=2e-3, gt=0, le=10, description="Peak step size of prototypes and temperature."
     )
@@ -89,7 +89,7 @@ class TrainingSpec(_Part):
     precision: Literal["auto", "bfloat16", "float32"] = Field(
         default="auto", description="auto: bfloat16 where it is fast."
     )
-    checkpoint_every: int = Field(default=10, ge=1, description="Steps between two checkpoints.")
+    checkpoint_every: int = Field(default=5, ge=1, description="Steps between two checkpoints.")
 
 
 class AdaptSpec(_Part):

@@ -13,7 +13,16 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 
 from kusabi.adapters import checkpoint
-from kusabi.adapters.checkpoint import CARD, WEIGHTS, Adapter, check_backbone, load_adapter, pack, save_adapter
+from kusabi.adapters.checkpoint import (
+    CARD,
+    WEIGHTS,
+    Adapter,
+    check_backbone,
+    load_adapter,
+    pack,
+    rounded,
+    save_adapter,
+)
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.adapters.support import random_support
 from kusabi.errors import AdapterError, CheckpointError
@@ -92,9 +101,12 @@ def test_saving_loading_and_saving_again_gives_the_same_bytes(tmp_path_factory, 
     assert loaded.delta.names == adapter.delta.names
     assert torch.equal(loaded.delta.indices, adapter.delta.indices)
     assert torch.equal(loaded.delta.values, adapter.delta.values.bfloat16().float())
-    rounded = {name: tensor.to(checkpoint.HEAD_TYPES[name]).float() for name, tensor in adapter.head.items()}
-    assert loaded.head.keys() == rounded.keys()
-    assert all(torch.equal(loaded.head[name], rounded[name]) for name in rounded)
+    short = rounded(adapter)
+    assert torch.equal(short.delta.values, loaded.delta.values)
+    for name, tensor in adapter.head.items():
+        stored = tensor.to(checkpoint.HEAD_TYPES[name]).float()
+        assert torch.equal(loaded.head[name], stored) and torch.equal(short.head[name], stored)
+    assert loaded.head.keys() == short.head.keys() == adapter.head.keys()
     written = {"targets", "schema_version", "index_code", "digest"}
     assert {**loaded.card, **dict.fromkeys(written)} == {**adapter.card, **dict.fromkeys(written)}
     assert {path.name for path in first.iterdir()} == {CARD, WEIGHTS}

@@ -73,6 +73,8 @@ def test_a_tied_weight_is_one_target_under_its_first_name(towers, blocks):
     assert planned.size == planned.entries == 3072 - 256
     assert "text.0.linear1.weight" in names and "text.1.linear1.weight" not in names
     assert names.count("vision.3.linear2.weight") == 1 and "text.1.linear2.weight" not in names
+    upper = plan(module, blocks, SparseDeltaSpec(tower="text", layers="1", projections=("linear1",), density=1.0))
+    assert [target.tensor for target in upper.targets] == ["text.0.linear1.weight"], "the name the model lists it under"
 
 
 def test_kernels_are_targets_and_norms_embeddings_and_biases_are_not():

@@ -7,10 +7,12 @@ from kusabi.errors import CheckpointError, RunError
 from kusabi.evaluation.stored import read_evaluation
 from kusabi.recipes.run_folder import (
     append_record,
+    check_run,
+    finish_run,
     load_checkpoint,
-    open_run,
     read_records,
     save_checkpoint,
+    start_run,
     trim_metrics,
 )
 from kusabi.spec import build
@@ -19,47 +21,62 @@ from kusabi.training.fit import Record
 SPEC = build({})
 
 
+def begin(folder, spec=SPEC, digest="d"):
+    start_run(folder, spec, {"data_digest": digest})
+
+
 def test_a_missing_run_starts_fresh_with_and_without_resume(tmp_path):
-    assert open_run(tmp_path / "a", SPEC, resume=False) is False
-    assert open_run(tmp_path / "b", SPEC, resume=True) is False
-    assert (tmp_path / "a" / "spec.toml").read_bytes() == (tmp_path / "b" / "spec.toml").read_bytes()
+    for resume in (True, False):
+        assert check_run(tmp_path / "run", SPEC, resume) is False
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_existing_run_is_refused_without_resume(tmp_path):
-    open_run(tmp_path / "run", SPEC, resume=False)
+    begin(tmp_path / "run")
     with pytest.raises(RunError, match="--resume"):
-        open_run(tmp_path / "run", SPEC, resume=False)
-    assert open_run(tmp_path / "run", SPEC, resume=True) is False
+        check_run(tmp_path / "run", SPEC, resume=False)
+    assert check_run(tmp_path / "run", SPEC, resume=True) is False
 
 
 def test_another_request_is_refused_and_the_difference_is_named(tmp_path):
-    open_run(tmp_path / "run", SPEC, resume=False)
+    begin(tmp_path / "run")
     with pytest.raises(RunError, match=r"data\.shots is 16 there, 4 here"):
-        open_run(tmp_path / "run", build({"data": {"shots": 4}}), resume=True)
+        check_run(tmp_path / "run", build({"data": {"shots": 4}}), resume=True)
 
 
-def test_a_finished_run_is_known_by_its_evaluation(tmp_path):
-    open_run(tmp_path / "run", SPEC, resume=False)
+def test_other_pictures_are_refused(tmp_path):
+    begin(tmp_path / "run")
+    with pytest.raises(RunError, match="pictures have changed"):
+        begin(tmp_path / "run", digest="e")
+
+
+def test_a_finished_run_is_known_by_its_evaluation_and_tidy(tmp_path):
+    run = tmp_path / "run"
+    begin(run)
     with pytest.raises(RunError, match="unfinished"):
-        read_evaluation(tmp_path / "run")
-    (tmp_path / "run" / "evaluation.json").write_text("{}")
-    assert open_run(tmp_path / "run", SPEC, resume=True) is True and read_evaluation(tmp_path / "run") == {}
+        read_evaluation(run)
+    (run / "adapter").mkdir()
+    for left in (".metrics.jsonl.77", "adapter/.adapter.json.77", "checkpoint.safetensors"):
+        (run / left).write_text("")
+    finish_run(run, {"schema": 1})
+    assert check_run(run, SPEC, resume=True) is True and read_evaluation(run) == {"schema": 1}
+    assert {path.name for path in run.rglob("*")} == {"spec.toml", "environment.json", "evaluation.json", "adapter"}
 
 
 def test_a_foreign_folder_and_a_file_in_the_way_are_refused(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("")
     with pytest.raises(RunError, match="not a run"):
-        open_run(tmp_path / "thesis", SPEC, resume=True)
+        check_run(tmp_path / "thesis", SPEC, resume=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="a file is in the way"):
-        open_run(tmp_path / "file", SPEC, resume=True)
+        check_run(tmp_path / "file", SPEC, resume=True)
 
 
 def test_a_start_that_was_killed_before_its_spec_was_written_is_taken_up(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".spec.toml.123").write_text("seed =")
-    assert open_run(tmp_path / "run", SPEC, resume=True) is False
+    assert check_run(tmp_path / "run", SPEC, resume=True) is False
 
 
 def test_checkpoints_come_back_and_damage_is_told(tmp_path):

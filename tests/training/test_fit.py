@@ -87,7 +87,7 @@ def test_the_text_tower_learns_too(backbone, dataset):
 
 def test_bf16_autocast_sees_every_fold(backbone, views, targets):
     state = start(backbone, views, targets)
-    records = run(state, backbone, views, targets, TrainingSpec(steps=8, batch_size=24, learning_rate=2e-2), "bfloat16")
+    records = run(state, backbone, views, targets, TrainingSpec(steps=4, batch_size=12, learning_rate=2e-2), "bfloat16")
     assert records[-1].loss < records[0].loss - 0.01
 
 
@@ -100,7 +100,7 @@ def test_gradient_support_holds_the_largest_gradients(backbone, views, targets):
         from kusabi.backbones.prefix import finish
 
         logits = state.prototypes(finish(backbone, views.states, 7))
-        torch.nn.functional.cross_entropy(logits, views.labels, reduction="sum").backward()
+        torch.nn.functional.cross_entropy(logits[:12], views.labels[:12], reduction="sum").backward()
         scores = weight.grad.abs().flatten()
     finally:
         weight.grad = None

@@ -43,9 +43,9 @@ class Prototypes(nn.Module):
         return self.base_scale * self.log_gain.exp() * cosines + self.bias
 
     @torch.no_grad()
-    def place(self, weights: Tensor, offsets: Tensor, scale: float) -> None:
-        """Become ``scale * (x @ weights.T + offsets)``, the start of training: ``(C, D)``, ``(C,)``."""
-        self.displacement.copy_(weights - self.text)
+    def place(self, weights: Tensor, offsets: Tensor, scale: float, text: Tensor | None = None) -> None:
+        """Become ``scale * (x @ weights.T + offsets)``, ``(C, D)`` and ``(C,)``, around ``text`` or the stored one."""
+        self.displacement.copy_(weights - (self.text if text is None else text))
         self.offset.copy_(offsets)
         self.log_gain.fill_(math.log(scale / float(self.base_scale)))
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import softmax
+from threadpoolctl import threadpool_limits
 
 from kusabi.errors import DataError
 from kusabi.evaluation.evaluate import class_indices
@@ -219,5 +220,6 @@ def _fit(
     options = (
         {"maxiter": 1000, "gtol": 1e-6, "ftol": 1e-13} if precise else {"maxiter": 100, "gtol": 1e-4, "ftol": 1e-5}
     )
-    found = minimize(loss, (start / stretch).ravel(), jac=True, method="L-BFGS-B", options=options)
+    with threadpool_limits(1, user_api="blas"):  # products this small only wait for each other on several threads
+        found = minimize(loss, (start / stretch).ravel(), jac=True, method="L-BFGS-B", options=options)
     return found.x.reshape(start.shape) * stretch

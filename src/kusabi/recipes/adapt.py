@@ -13,13 +13,13 @@ from kusabi.backbones.digest import module_digest
 from kusabi.data.dataset import Example
 from kusabi.data.split import Folds
 from kusabi.evaluation.peers import class_mean, linear_probe
-from kusabi.evaluation.stored import EVALUATION, THUMBNAILS, read_evaluation
+from kusabi.evaluation.stored import THUMBNAILS, read_evaluation
 from kusabi.recipes.environment import environment
 from kusabi.recipes.evaluation_record import Scores, join, record
 from kusabi.recipes.fit_support import Fitted, fit_support
 from kusabi.recipes.judge import Answers, judge
 from kusabi.recipes.question import Question, pose
-from kusabi.recipes.run_folder import CHECKPOINT, ENVIRONMENT, open_run, write_json
+from kusabi.recipes.run_folder import check_run, finish_run, start_run, write_json
 from kusabi.recipes.thumbnails import thumbnails
 from kusabi.recipes.watch import Watch, silent
 from kusabi.spec import AdaptSpec
@@ -54,12 +54,11 @@ def adapt(
     Raises:
         KusabiError: Whatever the user can put right; nothing half-written is left.
     """
-    check_free(out, spec, resume)
+    if check_run(out, spec, resume):
+        return read_evaluation(out)
     began = time.perf_counter()
     question = pose(source, spec, device=device, threads=threads, watch=watch)
-    if open_run(out, spec, resume):
-        return read_evaluation(out)
-    write_json(out / ENVIRONMENT, environment() | {"command": command, "data_digest": question.dataset.digest})
+    start_run(out, spec, environment() | {"command": command, "data_digest": question.dataset.digest})
     before = module_digest(question.backbone.module)
     scores = [
         judged(question, fitted, judge_one(question, fold.query, [fitted.adapter], watch), fold.query)
@@ -73,12 +72,6 @@ def adapt(
     assert module_digest(question.backbone.module) == before, "training changed the frozen backbone"
     total = time.perf_counter() - began
     return write_evaluation(out, question, spec, fitted, join(scores), device, command, total)
-
-
-def check_free(out: Path, spec: AdaptSpec, resume: bool) -> None:
-    """Refuse an occupied run folder before any work is done."""
-    if not resume and out.exists():
-        open_run(out, spec, resume)
 
 
 def fit_one(question: Question, spec: AdaptSpec, support: Sequence[Example], watch: Watch, run: Path | None) -> Fitted:
@@ -134,9 +127,8 @@ def write_evaluation(
     out: Path, question: Question, spec: AdaptSpec, fitted: Fitted, scores: Scores, device: str, command: str,
     total: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write thumbnails and, last, the evaluation; a finished run needs no checkpoint."""
+    """Write thumbnails and, last, the evaluation."""
     evaluation = record(out, question, spec, fitted, scores, device, command, total)
     write_json(out / THUMBNAILS, thumbnails(question.dataset, evaluation["flips"]))
-    write_json(out / EVALUATION, evaluation)
-    (out / CHECKPOINT).unlink(missing_ok=True)
+    finish_run(out, evaluation)
     return evaluation

@@ -15,13 +15,13 @@ from kusabi.errors import DataError
 from kusabi.recipes.adapt import fit_one, judge_one, judged, write_evaluation
 from kusabi.recipes.environment import environment
 from kusabi.recipes.question import pose
-from kusabi.recipes.run_folder import ENVIRONMENT, open_run, write_json
+from kusabi.recipes.run_folder import check_run, start_run
 from kusabi.recipes.watch import Watch, silent
 from kusabi.spec import AdaptSpec, build
 
 SEEDS = (0, 1, 2)
 LEARNED, JUDGED = slice(0, 250), slice(250, 350)  # index blocks of every class
-FIELDS: dict[str, Any] = {"backbone": {"input_size": 224}, "data": {"shots": 16}}
+FIELDS: dict[str, Any] = {"backbone": {"input_size": 224}, "data": {"shots": 16}, "training": {"steps": 20}}
 
 
 def demo(
@@ -38,7 +38,7 @@ def demo(
     source = textile_folder(out / "textile")
     specs = [build(FIELDS | {"seed": seed}) for seed in SEEDS]
     runs = [out / f"seed-{seed}" for seed in SEEDS]
-    waiting = [(run, spec) for run, spec in zip(runs, specs, strict=True) if not open_run(run, spec, resume=True)]
+    waiting = [(run, spec) for run, spec in zip(runs, specs, strict=True) if not check_run(run, spec, resume=True)]
     if waiting:
         _run_all(source, waiting, device, threads, command, watch)
     return runs
@@ -55,7 +55,7 @@ def _run_all(
         def named(stage: str, done: int, total: int, seed: int = spec.seed, **facts: Any) -> None:
             watch(f"seed {seed}: {stage}", done, total, **facts)
 
-        write_json(run / ENVIRONMENT, environment() | {"command": command, "data_digest": question.dataset.digest})
+        start_run(run, spec, environment() | {"command": command, "data_digest": question.dataset.digest})
         fitted.append(fit_one(question, spec, question.split.support, named, run))
     began = time.perf_counter()
     split = first.split

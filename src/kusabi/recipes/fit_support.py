@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kusabi.adapters.attach import attached
 from kusabi.adapters.checkpoint import Adapter, rounded, save_adapter
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.sparse_delta import SparseDelta
@@ -22,9 +23,9 @@ from kusabi.recipes.run_folder import ADAPTER, append_record, load_checkpoint, s
 from kusabi.recipes.watch import Watch, stage
 from kusabi.spec import AdaptSpec
 from kusabi.training.fit import FitState, choose_support, fit
-from kusabi.training.head import Head, fit_head
+from kusabi.training.head import Head, fit_head, refit
 from kusabi.training.texts import class_texts
-from kusabi.training.views import Views, encode_views
+from kusabi.training.views import Views, adapted_features, encode_views
 
 Prompts = tuple[tuple[str, ...], ...]
 
@@ -75,6 +76,8 @@ def fit_support(
     if run:
         trim_metrics(run, state.step)
     _train(state, backbone, views, prompts, plan, spec, precision, watch, run)
+    if head is not None:
+        _settle(state, backbone, views, prompts, plan, head)
     stored = dict(prototypes.named_parameters()) if head is not None else {}
     adapter = Adapter(state.delta, stored, card(backbone, dataset, support, prompts, plan, spec, head))
     if run:
@@ -101,12 +104,23 @@ def _train(
         watch("training", record.step, steps, loss=record.loss, support=record.support_accuracy)
 
 
-def _place(prototypes: Prototypes, head: Head) -> None:
-    """Start the classifier at a fitted head; weights of about unit length are what bf16 stores well."""
+@torch.no_grad()
+def _settle(state: FitState, backbone: Backbone, views: Views, prompts: Prompts, plan: Plan, head: Head) -> None:
+    """Fit the classifier once more, by the choices already made, to what the adapted model now sees."""
+    with attached(backbone.module, state.delta):
+        features = adapted_features(backbone, views)
+        text = class_texts(backbone, prompts) if "text" in plan.first_layer else state.prototypes.text
+    arrays = (features.double().cpu().numpy(), views.labels.cpu().numpy(), text.double().cpu().numpy())
+    settled = refit(*arrays, head.share, head.scale, head.strength)
+    _place(state.prototypes, settled, text)
+
+
+def _place(prototypes: Prototypes, head: Head, text: torch.Tensor | None = None) -> None:
+    """Put the classifier at a fitted head; weights of about unit length are what bf16 stores well."""
     weights, offsets = (torch.from_numpy(part).float() for part in (head.weights, head.offsets))
     scale = max(float(weights.norm(dim=1).mean()), 1e-3)
     device = prototypes.text.device
-    prototypes.place((weights / scale).to(device), (offsets / scale).to(device), scale)
+    prototypes.place((weights / scale).to(device), (offsets / scale).to(device), scale, text)
 
 
 def _split(indices: torch.Tensor, plan: Plan) -> dict[str, torch.Tensor]:

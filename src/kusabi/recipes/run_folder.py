@@ -5,6 +5,7 @@
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,27 +24,51 @@ from kusabi.spec import AdaptSpec, read_spec, write_toml
 from kusabi.training.fit import Record
 
 ENVIRONMENT, METRICS, CHECKPOINT, ADAPTER = "environment.json", "metrics.jsonl", "checkpoint.safetensors", "adapter"
+_ASIDE = re.compile(r"\..+\.\d+")  # as kusabi.files names them
 
 
-def open_run(folder: Path, spec: AdaptSpec, resume: bool) -> bool:
-    """Make or take up a run folder; True when it is finished already.
+def check_run(folder: Path, spec: AdaptSpec, resume: bool) -> bool:
+    """Whether a run may go there; True when it is finished already. Nothing is written.
 
     Raises:
         RunError: If something is in the way, or the run there was asked for something else.
     """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: a file is in the way; choose another --out")
-    if folder.exists() and any(folder.iterdir()):
-        if not resume:
-            raise RunError(f"{folder}: exists already; go on with it by --resume, or choose another --out")
-        if (folder / SPEC).exists():
-            _check_same(folder, spec)
-            return (folder / EVALUATION).exists()
-        if not all(path.name.startswith(f".{SPEC}") for path in folder.iterdir()):
-            raise RunError(f"{folder}: not a run (no {SPEC}); choose another --out")
+    if not folder.exists() or not any(folder.iterdir()):
+        return False
+    if not resume:
+        raise RunError(f"{folder}: exists already; go on with it by --resume, or choose another --out")
+    if (folder / SPEC).exists():
+        _check_same(folder, spec)
+        return (folder / EVALUATION).exists()
+    if not all(_ASIDE.fullmatch(path.name) for path in folder.iterdir()):
+        raise RunError(f"{folder}: not a run (no {SPEC}); choose another --out")
+    return False
+
+
+def start_run(folder: Path, spec: AdaptSpec, surroundings: Mapping[str, Any]) -> None:
+    """Write what was asked, on what machine and of which pictures; a run that is taken up must ask the same.
+
+    Raises:
+        RunError: If the pictures are not those that the run began with.
+    """
+    path = folder / ENVIRONMENT
+    began = json.loads(path.read_text(encoding="utf-8")) if path.exists() else surroundings
+    if began["data_digest"] != surroundings["data_digest"]:
+        raise RunError(f"{folder}: the pictures have changed since this run began; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / SPEC, write_toml(spec).encode())
-    return False
+    write_json(path, surroundings)
+
+
+def finish_run(folder: Path, evaluation: Mapping[str, Any]) -> None:
+    """Write the evaluation, last of all; remove what only an unfinished run needs."""
+    for path in (*folder.iterdir(), *(folder / ADAPTER).iterdir()):
+        if _ASIDE.fullmatch(path.name):  # left by a kill in the middle of writing
+            path.unlink()
+    write_json(folder / EVALUATION, evaluation)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _check_same(folder: Path, spec: AdaptSpec) -> None:

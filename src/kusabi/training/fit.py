@@ -80,7 +80,8 @@ def choose_support(
 ) -> dict[str, Tensor]:  # fmt: skip
     """Trained positions of every target of a plan, by ``random``, ``magnitude`` or ``gradient``.
 
-    The gradient is that of the cross-entropy over all views with the classifier that training starts from.
+    The gradient is that of the cross-entropy over the pictures (first views) with the classifier that training starts
+    from.
     """
     scores: Mapping[str, Tensor] = {}
     match rule:
@@ -91,8 +92,9 @@ def choose_support(
             scores = {t.tensor: weights[t.tensor].abs() for t in plan.targets}
         case "gradient":
             with dense_gradients(backbone.module, tuple(t.tensor for t in plan.targets)) as collected:
-                for start in range(0, len(views.labels), BLOCK):
-                    rows = range(start, min(start + BLOCK, len(views.labels)))
+                pictures = int(views.pictures.max()) + 1
+                for start in range(0, pictures, BLOCK):
+                    rows = range(start, min(start + BLOCK, pictures))
                     with autocast(precision, str(backbone.device)):
                         logits = _logits(backbone, views, prototypes, prompts, plan, rows).float()
                     F.cross_entropy(logits, views.labels[rows.start : rows.stop], reduction="sum").backward()

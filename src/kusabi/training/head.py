@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
+from threadpoolctl import threadpool_limits
 
 from kusabi.adapters.prototypes import PRIOR
 
@@ -172,7 +173,8 @@ def _fit(
 
     first = np.zeros(shape) if start is None else start / stretch
     options = {"maxiter": 500, "gtol": 1e-6, "ftol": 1e-12} if precise else {"maxiter": 60, "gtol": 1e-4, "ftol": 1e-5}
-    found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options)
+    with threadpool_limits(1, user_api="blas"):  # products this small only wait for each other on several threads
+        found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options)
     return found.x.reshape(shape) * stretch
 
 

@@ -91,6 +91,15 @@ def encode_views(
     )
 
 
+def adapted_features(backbone: Backbone, views: Views) -> Tensor:
+    """Unit rows ``(n * v, D)`` of all views through the model as it is now; the frozen ones where vision is frozen."""
+    if views.layer is None:
+        return views.features
+    count = len(views.labels)
+    starts = range(0, count, BLOCK)
+    return torch.cat([finish(backbone, views.batch(range(at, min(at + BLOCK, count))), views.layer) for at in starts])
+
+
 def blocks_of(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
     """Examples in the fixed blocks that every frozen forward uses."""
     for start in range(0, len(examples), BLOCK):
