@@ -13,16 +13,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 
 from kusabi.adapters import checkpoint
-from kusabi.adapters.checkpoint import (
-    CARD,
-    WEIGHTS,
-    Adapter,
-    check_backbone,
-    load_adapter,
-    pack,
-    rounded,
-    save_adapter,
-)
+from kusabi.adapters.checkpoint import CARD, WEIGHTS, Adapter, check_backbone, load_adapter, pack, save_adapter
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.adapters.support import random_support
 from kusabi.errors import AdapterError, CheckpointError
@@ -101,7 +92,7 @@ def test_saving_loading_and_saving_again_gives_the_same_bytes(tmp_path_factory, 
     assert loaded.delta.names == adapter.delta.names
     assert torch.equal(loaded.delta.indices, adapter.delta.indices)
     assert torch.equal(loaded.delta.values, adapter.delta.values.bfloat16().float())
-    short = rounded(adapter)
+    short = checkpoint.rounded(adapter)
     assert torch.equal(short.delta.values, loaded.delta.values)
     for name, tensor in adapter.head.items():
         stored = tensor.to(checkpoint.HEAD_TYPES[name]).float()

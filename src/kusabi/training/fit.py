@@ -159,10 +159,8 @@ def _logits(
 def batch_rows(count: int, batch: int, seed: int, step: int) -> list[int]:
     """Rows of one batch: consecutive pieces of one shuffled round after another, a function of (seed, step) alone."""
     batch = min(batch, count)
-    rows: list[int] = []
-    for position in range(step * batch, (step + 1) * batch):
-        lap, place = divmod(position, count)
-        if not rows or place == 0:
-            order = np.random.Generator(np.random.Philox(key=[seed, lap])).permutation(count)
-        rows.append(int(order[place]))
-    return rows
+    first, last = step * batch, (step + 1) * batch
+    laps = range(first // count, (last - 1) // count + 1)
+    orders = [np.random.Generator(np.random.Philox(key=[seed, lap])).permutation(count) for lap in laps]
+    start = first - laps.start * count
+    return np.concatenate(orders)[start : start + batch].tolist()

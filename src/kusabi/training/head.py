@@ -123,8 +123,9 @@ def _strength_choice(
             for i, (inside, outside) in enumerate(parts):
                 anchor = start * anchors(features[inside], labels[inside], text, share)
                 anchored = features[inside] @ anchor.T
-                weights[i] = _fit(axes[i], labels[inside], anchored, strength, precise=False, start=weights[i])
-                directions, offsets = _unrotated(axes[i], anchor, weights[i])
+                added = _fit(axes[i], labels[inside], anchored, strength, precise=False, start=weights[i])
+                weights[i] = added
+                directions, offsets = _unrotated(axes[i], anchor, added)
                 total += _loss(features[outside] @ directions.T + offsets, labels[outside])
             losses[start, strength], lowest = total, min(total, lowest)
             if total > 1.02 * lowest:  # the loss falls, then rises: past the valley weaker, slower fits are idle
