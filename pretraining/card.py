@@ -19,7 +19,7 @@ two-tower models load through the same code.
 ```python
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-model = AutoModel.from_pretrained(folder)          # VisionTextDualEncoderModel
+model = AutoModel.from_pretrained(folder)  # VisionTextDualEncoderModel
 ```
 
 Square pictures from 84 to 224 px, multiples of 14 (default {side}); positions are stored for 224 px and interpolated.
