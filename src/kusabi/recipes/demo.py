@@ -21,7 +21,11 @@ from kusabi.spec import AdaptSpec, build
 
 SEEDS = (0, 1, 2)
 LEARNED, JUDGED = slice(0, 250), slice(250, 350)  # index blocks of every class
-FIELDS: dict[str, Any] = {"backbone": {"input_size": 224}, "data": {"shots": 16}, "training": {"steps": 20}}
+FIELDS: dict[str, Any] = {
+    "backbone": {"input_size": 224},
+    "data": {"shots": 16},
+    "training": {"steps": 16},
+}  # a demo is brief
 
 
 def demo(
