@@ -131,6 +131,41 @@ def test_a_weight_that_is_not_contiguous_trains_at_its_logical_positions(digest)
     assert digest(linear) == before
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_leaves_a_support_is_the_frozen_value_again_to_the_bit_and_what_enters_is_trained(towers, digest, dtype):
+    module, delta = towers(dtype=dtype), fresh_delta()  # every fifth entry is -0.0
+    before = digest(module)
+    frozen = {name: module.get_parameter(name).detach().float().flatten() for name in delta.names}
+    with working_copy(module, delta) as copied:
+        kept = torch.cat([frozen[FUSED].new_tensor([0.5]), torch.zeros(3)])
+        delta.place([1, 3], torch.tensor([7, 0, 5, 100]), kept)
+        copied.follow()
+        for name, moved in ((FUSED, 7), (UP, None)):
+            weight, wanted = module.get_parameter(name).detach().flatten(), frozen[name].clone()
+            if moved is not None:
+                wanted[moved] += 0.5
+            assert torch.equal(weight.view(torch.int32), wanted.view(torch.int32))
+        delta.values.data.fill_(2.0)
+        copied.fold()
+        assert torch.equal(module.get_parameter(UP).flatten()[[0, 5, 100]], frozen[UP][[0, 5, 100]] + 2.0)
+        module.get_parameter(UP).sum().backward()
+        assert delta.values.grad.tolist() == [0, 1, 1, 1]
+    assert digest(module) == before
+
+
+def test_each_backward_shows_every_dense_gradient_once(towers):
+    module, delta, seen = towers(), fresh_delta(), []
+    with working_copy(module, delta, lambda name, dense: seen.append((name, dense.clone()))):
+        loss_of(module, PICTURES).backward()
+        assert sorted(name for name, _ in seen) == sorted(delta.names)
+        for name, dense in seen:
+            wanted = dense.flatten()[delta.indices[delta.slices[name]].long()]
+            assert dense.shape == module.get_parameter(name).shape
+            assert torch.equal(delta.values.grad[delta.slices[name]], wanted)
+        loss_of(module, PICTURES).backward()
+    assert len(seen) == 4
+
+
 def test_dense_gradients_add_up_in_fp32_and_leave_flags_and_weights_alone(towers, digest):
     module, names = towers(), (FUSED, UP)
     before = digest(module)

@@ -59,3 +59,34 @@ def test_all_misfits_are_listed_at_once(towers):
     assert f"{UP}: index 128 is outside its 128 entries" in message
     assert "a.b: the model has no such weight" in message
     assert FUSED not in message
+
+
+def test_other_entries_take_the_place_of_the_old_ones_in_the_same_parameter():
+    delta = SparseDelta({"a": torch.tensor([1, 2]), "b": torch.tensor([0])})
+    parameter, values = delta.values, torch.tensor([1.0, 2.0, 3.0, 4.0])
+    parameter.grad = torch.ones(3)
+    delta.place([0, 4], torch.tensor([2, 3, 5, 7]), values)
+    assert delta.values is parameter and parameter.grad is None and delta.counts == (0, 4) and len(delta) == 4
+    assert {name: (i.tolist(), v.tolist()) for name, i, v in delta.parts()} == {
+        "a": ([], []),
+        "b": ([2, 3, 5, 7], [1, 2, 3, 4]),
+    }
+    assert delta.indices.dtype == torch.int32 and dict(delta.named_buffers())["indices"] is delta.indices
+    values.zero_()
+    assert parameter.tolist() == [1, 2, 3, 4], "a copy"
+
+
+@pytest.mark.parametrize(
+    ("counts", "indices", "message"),
+    [
+        ([2, 1], [1, 1, 0], "^a: indices must be one rising row"),
+        ([1, 2], [5, 4, 3], "^b: indices must be one rising row"),
+        ([3], [1, 2, 3], "1 counts, 3 indices and 3 values do not make up one delta of 2 targets"),
+        ([1, 1], [1, 2, 3], "2 counts, 3 indices and 3 values"),
+    ],
+)
+def test_entries_that_do_not_belong_together_are_refused_and_nothing_changes(counts, indices, message):
+    delta = SparseDelta({"a": torch.tensor([1, 2]), "b": torch.tensor([0])})
+    with pytest.raises(AdapterError, match=message):
+        delta.place(counts, torch.tensor(indices), torch.zeros(len(indices)))
+    assert delta.counts == (2, 1) and delta.indices.tolist() == [1, 2, 0]

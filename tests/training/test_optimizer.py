@@ -57,3 +57,14 @@ def test_a_restored_optimizer_goes_on_bitwise():
     for gradient in gradients[3:]:
         step(second, gradient)
     assert torch.equal(whole, halves)
+
+
+def test_a_state_of_another_number_of_entries_is_taken_and_not_shared():
+    parameter = nn.Parameter(torch.zeros(2))
+    optimizer = FlatAdamW(parameter)
+    saved = {"mean": torch.ones(3), "square": torch.ones(3), "age": torch.ones(3, dtype=torch.int32)}
+    optimizer.restore(saved)
+    parameter.data = torch.zeros(3)
+    step(optimizer, torch.ones(3))
+    assert optimizer.age.tolist() == [2, 2, 2] and optimizer.age.dtype == torch.int32
+    assert saved["mean"].tolist() == [1, 1, 1] and optimizer.mean.shape == (3,)

@@ -5,7 +5,7 @@ gradient the moment it exists, adds the K entries of it to the flat gradient and
 is alive at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -15,9 +15,15 @@ from kusabi.adapters.attach import folded
 from kusabi.adapters.sparse_delta import SparseDelta, check_fits
 from kusabi.errors import AdapterError
 
+Watch = Callable[[str, Tensor], None]
+"""Shown a target's name and its dense gradient, once a backward, before that is freed; it must not keep it."""
+
 
 class WorkingCopy:
-    """The targeted weights while they are trained. Call ``fold()`` after every change of the values."""
+    """The targeted weights while they are trained.
+
+    Call ``fold()`` after every change of the values, ``follow()`` after a change of the support.
+    """
 
     def __init__(self, module: nn.Module, delta: SparseDelta) -> None:
         parameters = dict(module.named_parameters())
@@ -25,9 +31,12 @@ class WorkingCopy:
         self.delta = delta
         self.weights = {name: parameters[name] for name in delta.names}
         self.frozen = {name: weight.data for name, weight in self.weights.items()}
-        self._at = {name: indices.to(torch.int64) for name, indices, _ in delta.parts()}
+        self._read_originals()
+
+    def _read_originals(self) -> None:
+        self._at = {name: indices.to(torch.int64) for name, indices, _ in self.delta.parts()}
         self._originals = {
-            name: self.frozen[name].reshape(-1)[self._at[name]].to(torch.float32) for name in delta.names
+            name: self.frozen[name].reshape(-1)[self._at[name]].to(torch.float32) for name in self.delta.names
         }
 
     @torch.no_grad()
@@ -37,6 +46,14 @@ class WorkingCopy:
             entries = folded(self._originals[name], values)
             self.weights[name].data.view(-1).index_copy_(0, self._at[name], entries)
 
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Take up a support that has moved: what left is the frozen value again, bitwise, what entered is folded."""
+        for name, weight in self.weights.items():
+            weight.data.view(-1).index_copy_(0, self._at[name], self._originals[name])
+        self._read_originals()
+        self.fold()
+
     def gather(self, name: str, dense: Tensor) -> None:
         """Add the K entries of a dense gradient to the flat gradient."""
         if self.delta.values.grad is None:
@@ -45,7 +62,7 @@ class WorkingCopy:
 
 
 @contextmanager
-def working_copy(module: nn.Module, delta: SparseDelta) -> Iterator[WorkingCopy]:
+def working_copy(module: nn.Module, delta: SparseDelta, watch: Watch | None = None) -> Iterator[WorkingCopy]:
     """Swap fp32 copies of the targeted weights in for training; the frozen tensors return untouched on leaving.
 
     The delta and the module must live on one device. Half-precision backbones train under autocast, one context for
@@ -62,16 +79,18 @@ def working_copy(module: nn.Module, delta: SparseDelta) -> Iterator[WorkingCopy]
             stack.callback(_return, weight, copy.frozen[name], weight.requires_grad)
             weight.data = copy.frozen[name].detach().to(torch.float32, copy=True).contiguous()
             weight.requires_grad_(True)
-            hook = weight.register_post_accumulate_grad_hook(_taker(copy, name))
+            hook = weight.register_post_accumulate_grad_hook(_taker(copy, name, watch))
             stack.callback(hook.remove)
         copy.fold()
         yield copy
 
 
-def _taker(copy: WorkingCopy, name: str):
+def _taker(copy: WorkingCopy, name: str, watch: Watch | None):
     def take(weight: Tensor) -> None:
         assert weight.grad is not None, "the hook runs after the gradient was accumulated"
         copy.gather(name, weight.grad)
+        if watch is not None:
+            watch(name, weight.grad)
         weight.grad = None
 
     return take

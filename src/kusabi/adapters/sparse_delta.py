@@ -1,6 +1,7 @@
 """The flagship: K trainable entries added to frozen weights, all in one flat parameter."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from kusabi.errors import AdapterError, listed
 
 
 class SparseDelta(nn.Module):
-    """Adds ``values`` at fixed ``indices`` of named weights; zero at birth.
+    """Adds ``values`` at ``indices`` of named weights; zero at birth.
 
     One flat fp32 parameter holds every value, an offset table says which slice belongs to which weight. Indices are
     flat positions inside their own weight, rising, and survive casts of the module because they are int32 buffers.
@@ -26,16 +27,43 @@ class SparseDelta(nn.Module):
         if not supports:
             raise AdapterError("a sparse delta needs at least one target")
         for name, support in supports.items():
-            if support.ndim != 1 or not bool((support[1:] > support[:-1]).all()) or bool((support < 0).any()):
-                raise AdapterError(f"{name}: indices must be one rising row of positions without repeats")
+            _check_rising(name, support)
         self.names = tuple(supports)
-        bounds = torch.tensor([0, *(len(support) for support in supports.values())]).cumsum(0).tolist()
-        self.slices = {name: slice(bounds[i], bounds[i + 1]) for i, name in enumerate(self.names)}
-        self.values = nn.Parameter(torch.zeros(bounds[-1], dtype=torch.float32))
+        self.slices = _slices(supports, [len(support) for support in supports.values()])
+        self.values = nn.Parameter(torch.zeros(sum(map(len, supports.values())), dtype=torch.float32))
         self.register_buffer("indices", torch.cat([s.to(torch.int32) for s in supports.values()]))
 
     def __len__(self) -> int:
         return self.values.numel()
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Entries of each target, in the order of ``names``."""
+        return tuple(part.stop - part.start for part in self.slices.values())
+
+    def place(self, counts: Sequence[int], indices: Tensor, values: Tensor) -> None:
+        """Take other entries of the same targets; the parameter stays the same object and loses its gradient.
+
+        Args:
+            counts: Entries of each target.
+            indices: ``(sum(counts),)``, strictly rising within every target.
+            values: ``(sum(counts),)``.
+
+        Raises:
+            AdapterError: If these do not belong together; nothing is changed then.
+        """
+        if len(counts) != len(self.names) or not sum(counts) == len(indices) == len(values):
+            raise AdapterError(
+                f"{len(counts)} counts, {len(indices)} indices and {len(values)} values do not make up one delta of "
+                f"{len(self.names)} targets"
+            )
+        slices = _slices(self.names, counts)
+        for name, part in slices.items():
+            _check_rising(name, indices[part])
+        self.slices = slices
+        self.indices = indices.to(self.indices.device, torch.int32, copy=True)
+        self.values.grad = None
+        self.values.data = values.detach().to(self.values.device, self.values.dtype, copy=True)
 
     def parts(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Per target: name, indices ``(k,)`` int32, values ``(k,)`` as a view of the flat parameter's data."""
@@ -44,6 +72,16 @@ class SparseDelta(nn.Module):
 
     def extra_repr(self) -> str:  # noqa: D102 (torch's own hook)
         return f"entries={len(self)}, targets={len(self.names)}"
+
+
+def _check_rising(name: str, support: Tensor) -> None:
+    if support.ndim != 1 or not bool((support[1:] > support[:-1]).all()) or bool((support < 0).any()):
+        raise AdapterError(f"{name}: indices must be one rising row of positions without repeats")
+
+
+def _slices(names: Iterable[str], counts: Sequence[int]) -> dict[str, slice]:
+    ends = list(accumulate(counts, initial=0))
+    return {name: slice(*ends[i : i + 2]) for i, name in enumerate(names)}
 
 
 def check_fits(delta: SparseDelta, parameters: Mapping[str, nn.Parameter]) -> None:

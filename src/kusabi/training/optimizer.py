@@ -13,12 +13,21 @@ class FlatAdamW:
     """Decoupled weight decay (Loshchilov and Hutter, 2019) with bias correction by the age of every entry.
 
     An entry that joins late starts its own averages, as in SpIEL (arXiv 2401.16405): with a common step count its first
-    update would be more than three times the learning rate.
+    update would be more than three times the learning rate. Entries may come and go between two steps: whoever changes
+    the parameter's entries puts ``mean``, ``square`` and ``age`` of the same shape in place.
 
     Args:
         parameter: Any shape; its gradient is read from ``.grad`` and freed by ``step``.
         decay: Weight decay per unit of learning rate.
+
+    Attributes:
+        mean: First moment, not yet corrected.
+        square: Second moment, not yet corrected.
+        age: Updates that went into both, int32.
+        betas: Decay of the two moments per update.
     """
+
+    betas = BETAS
 
     def __init__(self, parameter: nn.Parameter, decay: float = 0.0) -> None:
         self.parameter = parameter
@@ -48,6 +57,6 @@ class FlatAdamW:
         return {"mean": self.mean, "square": self.square, "age": self.age}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take the state of a checkpoint."""
+        """Take the state of a checkpoint, of any number of entries: the parameter is to have the same."""
         for name, own in self.tensors().items():
-            own.copy_(tensors[name])
+            setattr(self, name, tensors[name].to(own.device, own.dtype, copy=True))

@@ -1,0 +1,163 @@
+"""A sparse delta as a folder that stock PEFT loads: PEFT's own SHiRA (Bhardwaj et al., arXiv 2406.13175).
+
+Requirements this file exists for:
+- unmodified PEFT computes bitwise what the attached adapter computes, and nothing of PEFT is needed to write it;
+- PEFT gives each layer exactly ``r * (rows + columns)`` entries, with one ``r`` for all layers: the rest is filled with
+  entries of value ``-0.0``, since ``x + -0.0`` is ``x`` bit for bit, also where ``x`` is ``-0.0``;
+- where ``mask_type`` is "random", PEFT draws a support of its own, and a reader that skips the stored indices is
+  silently wrong; under any other word it has no indices at all, and fails;
+- layers are named by a pattern from end to end: PEFT matches the names of a list by their endings, and ``0.fc`` would
+  adapt ``other.0.fc`` too.
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as dump_tensors
+from torch import Tensor, nn
+
+from kusabi.adapters.checkpoint import Adapter
+from kusabi.adapters.exported_head import READING, write_head, write_json
+from kusabi.adapters.prototypes import Prototypes
+from kusabi.adapters.sparse_delta import SparseDelta, check_fits
+from kusabi.adapters.whole_folder import whole_folder
+from kusabi.errors import AdapterError, listed
+
+CONFIG, WEIGHTS, README = "adapter_config.json", "adapter_model.safetensors", "README.md"
+PREFIX = "base_model.model."
+VALUES, INDICES = "shira_weight", "shira_indices"
+
+
+def export_shira(folder: Path, module: nn.Module, adapter: Adapter, prototypes: Prototypes) -> None:
+    """Write an adapter as a SHIRA folder for ``PeftModel.from_pretrained``, with its classifier beside it.
+
+    Args:
+        folder: Where to; must be new or empty.
+        module: The backbone's module, as transformers loads it.
+        adapter: What to write.
+        prototypes: Its classifier, around the text embeddings of the adapted model.
+
+    Raises:
+        AdapterError: If PEFT could not express it (naming all targets that stand in the way), or something is in the
+            way on the disk. Nothing is left behind then.
+    """
+    r, tensors = shira_tensors(module, adapter.delta)
+    paths = sorted({key.removeprefix(PREFIX).rpartition(".")[0] for key in tensors})
+    backbone = adapter.card["backbone"]
+    with whole_folder(folder) as aside:
+        (aside / WEIGHTS).write_bytes(dump_tensors(tensors, {"format": "pt"}))
+        write_json(aside / CONFIG, _config(r, paths, module, backbone["source"], backbone.get("revision")))
+        write_head(aside, prototypes, adapter.card)
+        (aside / README).write_bytes(_readme(type(module).__name__, backbone["source"], len(paths)).encode())
+
+
+def shira_tensors(module: nn.Module, delta: SparseDelta) -> tuple[int, dict[str, Tensor]]:
+    """The lowest rank ``r`` that holds the delta, and PEFT's tensors for it.
+
+    ``base_model.model.<layer>.shira_weight`` is ``(n,)`` fp32 and ``...shira_indices`` ``(2, n)`` int32, rows over
+    columns, rising, with ``n = r * (rows + columns)``. Entries of value zero change nothing and are left out before
+    counting, and so are layers that have no others.
+
+    Raises:
+        AdapterError: Naming every target that is no weight of an ``nn.Linear`` of its own, or too small for ``r``.
+    """
+    check_fits(delta, dict(module.named_parameters()))
+    linears = plain_linears(module)
+    parts = {name: (i[v != 0].cpu().long(), v[v != 0].cpu().float()) for name, i, v in delta.parts()}
+    used = {name: part for name, part in parts.items() if len(part[0])} or dict(list(parts.items())[:1])
+    wrong = [f"{name} is not the weight of an nn.Linear of its own" for name in used if name not in linears]
+    wrong += [f"{name} has values that are not finite" for name, (_, v) in used.items() if not v.isfinite().all()]
+    ranks = {name: -(-len(used[name][0]) // sum(linears[name].weight.shape)) for name in used if name in linears}
+    r = max([1, *ranks.values()])
+    for name in ranks:
+        rows, columns = linears[name].weight.shape
+        if r * (rows + columns) > rows * columns:
+            most = max(ranks, key=lambda other: ranks[other])
+            wrong.append(f"{name} has {rows * columns} entries, fewer than r = {r} (needed by {most}) asks of it")
+    if wrong:
+        raise AdapterError(f"PEFT's SHIRA cannot hold this adapter: {listed(wrong, '; ')}; export it as merged instead")
+    tensors = {}
+    for name, (indices, values) in used.items():
+        rows, columns = linears[name].weight.shape
+        flat, padded = _padded(indices, values, r * (rows + columns))
+        path = PREFIX + name.removesuffix(".weight")
+        tensors[f"{path}.{VALUES}"] = padded
+        tensors[f"{path}.{INDICES}"] = torch.stack([flat // columns, flat % columns]).to(torch.int32)
+    return r, tensors
+
+
+def plain_linears(module: nn.Module) -> dict[str, nn.Linear]:
+    """Weight name -> its layer, for each plain ``nn.Linear`` that shares its weight with no other module.
+
+    Subclasses are left out: the output projection of ``nn.MultiheadAttention`` is one, whose own forward never runs.
+    """
+    users = Counter(id(weight) for layer in module.modules() for weight in layer._parameters.values())
+    return {
+        f"{path}.weight": layer
+        for path, layer in module.named_modules()
+        if path and type(layer) is nn.Linear and users[id(layer.weight)] == 1
+    }
+
+
+def _padded(indices: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """``count`` rising positions and their values, the lowest free positions filled with ``-0.0``."""
+    free = torch.ones(count, dtype=torch.bool)  # so many positions hold enough free ones, wherever the others lie
+    free[indices[indices < count]] = False
+    flat = torch.cat([indices, free.nonzero().flatten()[: count - len(indices)]])
+    order = flat.argsort()
+    return flat[order], torch.cat([values, torch.full((count - len(values),), -0.0)])[order]
+
+
+def _config(r: int, paths: list[str], module: nn.Module, source: str, revision: str | None) -> dict[str, Any]:
+    """Fields that every PEFT from 0.18 knows: it warns of others."""
+    known = type(module).__module__.startswith("transformers.")
+    found = {"base_model_class": type(module).__name__, "parent_library": type(module).__module__}
+    return {
+        "auto_mapping": found if known else None,
+        "base_model_name_or_path": source,
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_weights": True,
+        "mask_type": "stored",
+        "modules_to_save": None,
+        "peft_type": "SHIRA",
+        "r": r,
+        "random_seed": None,
+        "revision": revision,
+        "target_modules": f"(?:{'|'.join(map(re.escape, paths))})",
+        "task_type": None,
+    }
+
+
+def _readme(kind: str, source: str, layers: int) -> str:
+    return f"""\
+---
+library_name: peft
+---
+
+# A sparse adapter of {source}
+
+PEFT (0.18 or newer) reads this folder as SHiRA, on {layers} layers:
+
+```python
+import json
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import {kind}
+
+folder = Path("this folder")
+model = PeftModel.from_pretrained({kind}.from_pretrained("{source}"), folder).eval()
+```
+
+**Only `PeftModel.from_pretrained` reads it.** `load_adapter` of transformers drops the indices of SHiRA adapters; it
+fails here, where with other SHiRA folders it may be wrong without a word.
+
+PEFT ignores the classifier. These five lines run it, and give the very logits of the adapter:
+
+{READING}"""

@@ -1,0 +1,228 @@
+"""Adapters from PEFT's folders: SHiRA exactly, LoRA as its largest entries.
+
+A folder comes from anywhere: whatever of its settings or tensors would change the outcome and is not known here is
+refused by name, never skipped.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from kusabi.adapters.peft_format import CONFIG, INDICES, PREFIX, VALUES, WEIGHTS, plain_linears
+from kusabi.adapters.sparse_delta import SparseDelta
+from kusabi.adapters.support import top_support
+from kusabi.errors import AdapterError, CheckpointError, listed
+
+# Settings that say where the adapter came from or how it was trained, not what it computes.
+_HARMLESS = {
+    "peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode",
+    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out", "runtime_config",
+}  # fmt: skip
+_OF_SHIRA = {"r", "mask_type", "random_seed", "init_weights"}
+_OF_LORA = {
+    "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "lora_dropout", "init_lora_weights",
+    "megatron_core", "qalora_group_size", "eva_config", "ensure_weight_tying",
+}  # fmt: skip
+_LORA_STARTS = (True, False, "gaussian", "eva", "orthogonal")  # the others subtract from the backbone's own weights
+LORA_A, LORA_B = "lora_A.weight", "lora_B.weight"
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """A delta for a backbone, and the share of the squared update that it holds: 1 where nothing was left out."""
+
+    delta: SparseDelta
+    kept: float
+
+
+def import_peft(folder: Path, module: nn.Module, budget: int | None = None) -> Imported:
+    """Read an adapter that PEFT saved.
+
+    SHIRA comes over exactly, its zero entries left out. The update of a LoRA (Hu et al., arXiv 2106.09685) is dense:
+    its ``budget`` largest entries over all layers are kept, ties to the earlier layer and the lower index, which is the
+    sparse delta of the least squared error.
+
+    Args:
+        folder: With ``adapter_config.json`` and ``adapter_model.safetensors``.
+        module: The backbone's module, as transformers loads it.
+        budget: Entries to keep of a LoRA; None for SHIRA.
+
+    Raises:
+        CheckpointError: If the folder is damaged or of a method or setting that cannot be read, naming all of them.
+        AdapterError: If it does not fit the module, or the budget does not fit the method.
+    """
+    config = _read_config(folder)
+    kind = config["peft_type"]
+    if kind not in ("SHIRA", "LORA"):
+        raise CheckpointError(f"{folder}: PEFT type {kind!r} cannot be read; SHIRA and LORA can")
+    _check_settings(folder, config, _OF_SHIRA if kind == "SHIRA" else _OF_LORA)
+    tensors = _read_tensors(folder / WEIGHTS)
+    if kind == "SHIRA":
+        if budget is not None:
+            raise AdapterError(f"{folder}: a SHIRA adapter is sparse already and is read exactly; leave the budget out")
+        return Imported(_shira(folder, config, _by_layer(folder, tensors, (VALUES, INDICES), module)), 1.0)
+    return _lora(folder, config, _by_layer(folder, tensors, (LORA_A, LORA_B), module), budget)
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    path: str
+    name: str  # of its weight
+    shape: tuple[int, int]
+    tensors: tuple[Tensor, Tensor]
+
+
+def _by_layer(folder: Path, tensors: Mapping[str, Tensor], parts: tuple[str, str], module: nn.Module) -> list[_Layer]:
+    """Both tensors of each layer, in the order of the module."""
+    linears = plain_linears(module)
+    layers, known, wrong = [], set(), []
+    for name, linear in linears.items():
+        path = name.removesuffix(".weight")
+        keys = [f"{PREFIX}{path}.{part}" for part in parts]
+        held = [key for key in keys if key in tensors]
+        known.update(held)
+        if len(held) == 2:
+            rows, columns = linear.weight.shape
+            layers.append(_Layer(path, name, (rows, columns), (tensors[keys[0]], tensors[keys[1]])))
+        elif held:
+            wrong.append(f"'{(set(keys) - set(held)).pop()}' is missing")
+    wrong += [f"no nn.Linear of this model takes '{key}'" for key in sorted(tensors.keys() - known)]
+    if wrong:
+        raise CheckpointError(f"{folder / WEIGHTS}: {listed(wrong, '; ')}")
+    if not layers:
+        raise CheckpointError(f"{folder / WEIGHTS}: holds no tensors")
+    return layers
+
+
+def _shira(folder: Path, config: Mapping[str, Any], layers: list[_Layer]) -> SparseDelta:
+    r = config.get("r")
+    if not isinstance(r, int) or isinstance(r, bool) or r < 1:
+        raise CheckpointError(f"{folder / CONFIG}: 'r' must be a positive number, not {r!r}")
+    wrong, parts = [], {}
+    for layer in layers:
+        (rows, columns), (values, indices) = layer.shape, layer.tensors
+        count = r * (rows + columns)
+        if tuple(values.shape) != (count,) or tuple(indices.shape) != (2, count):
+            wrong.append(
+                f"{layer.path}: values {tuple(values.shape)} and indices {tuple(indices.shape)}, expected ({count},) "
+                f"and (2, {count})"
+            )
+            continue
+        place = indices.double()  # PEFT on Windows stores them as fp32
+        sides = torch.tensor([[rows], [columns]])
+        if bool((place != place.floor()).any() | (place < 0).any() | (place >= sides).any()):
+            wrong.append(f"{layer.path}: indices outside of its {rows} x {columns} entries")
+            continue
+        flat = place[0].long() * columns + place[1].long()
+        if len(flat.unique()) != count:
+            wrong.append(f"{layer.path}: repeated indices")
+        order = flat.argsort()
+        parts[layer.name] = (flat[order], values.float()[order])
+    if wrong:
+        raise CheckpointError(f"{folder / WEIGHTS}: {listed(wrong, '; ')}")
+    return _delta(folder, parts)
+
+
+def _lora(folder: Path, config: Mapping[str, Any], layers: list[_Layer], budget: int | None) -> Imported:
+    scales = _scales(folder, config, layers)
+    total = sum(math.prod(layer.shape) for layer in layers)
+    if budget is None:
+        raise AdapterError(
+            f"{folder}: the update of a LoRA is dense ({total} entries in {len(layers)} layers) and cannot be read "
+            "exactly as a sparse adapter; state a budget of entries to keep, or merge it in PEFT and use that model"
+        )
+    if not 1 <= budget <= total:
+        raise AdapterError(f"budget {budget} is not within 1 and the {total} entries of the update")
+    energy, found = 0.0, []
+    for layer, scale in zip(layers, scales, strict=True):
+        a, b = (tensor.float() for tensor in layer.tensors)
+        update = (b @ a * scale).flatten()  # one dense update alive at a time
+        energy += float(update.double().square().sum())
+        indices = top_support(update.abs(), min(budget, len(update)))
+        found.append((layer.name, indices, update[indices]))
+    chosen = torch.zeros(sum(len(values) for *_, values in found), dtype=torch.bool)
+    chosen[top_support(torch.cat([values for *_, values in found]).abs(), budget)] = True
+    shares = chosen.split([len(values) for *_, values in found])
+    parts = {name: (i[share], v[share]) for (name, i, v), share in zip(found, shares, strict=True)}
+    delta = _delta(folder, parts)
+    return Imported(delta, min(1.0, float(delta.values.data.double().square().sum()) / energy))
+
+
+def _scales(folder: Path, config: Mapping[str, Any], layers: list[_Layer]) -> list[float]:
+    """``alpha / r`` of each layer, or ``alpha / sqrt(r)`` (Kalajdzievski, arXiv 2312.03732)."""
+    wrong, scales = [], []
+    for layer in layers:
+        r = _of_layer(config.get("rank_pattern"), layer.path, config.get("r"))
+        alpha = _of_layer(config.get("alpha_pattern"), layer.path, config.get("lora_alpha"))
+        (rows, columns), (a, b) = layer.shape, layer.tensors
+        if not all(isinstance(number, int | float) and 0 < number < math.inf for number in (r, alpha)):
+            wrong.append(f"{layer.path}: rank {r!r} and alpha {alpha!r} must be positive numbers")
+        elif tuple(a.shape) != (r, columns) or tuple(b.shape) != (rows, r):
+            wrong.append(
+                f"{layer.path}: A {tuple(a.shape)} and B {tuple(b.shape)}, expected {(r, columns)} and {(rows, r)}"
+            )
+        else:
+            scales.append(alpha / (math.sqrt(r) if config.get("use_rslora") else r))
+    if wrong:
+        raise CheckpointError(f"{folder}: {listed(wrong, '; ')}")
+    return scales
+
+
+def _of_layer(patterns: Any, path: str, default: Any) -> Any:
+    """The value of the first pattern that meets the end of the path, as PEFT reads them."""
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", path):
+            return value
+    return default
+
+
+def _delta(folder: Path, parts: Mapping[str, tuple[Tensor, Tensor]]) -> SparseDelta:
+    used = {name: (i[v != 0], v[v != 0]) for name, (i, v) in parts.items() if bool((v != 0).any())}
+    if not used:
+        raise AdapterError(f"{folder}: every value of this adapter is zero; it was never trained")
+    delta = SparseDelta({name: indices for name, (indices, _) in used.items()})
+    delta.values.data.copy_(torch.cat([values for _, values in used.values()]))
+    return delta
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); is this the folder of an adapter?") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
+        raise CheckpointError(f"{path}: names no peft_type; other libraries write a file of this name too")
+    return config
+
+
+def _check_settings(folder: Path, config: Mapping[str, Any], own: set[str]) -> None:
+    foreign = {key: value for key, value in config.items() if key not in _HARMLESS | own}
+    wrong = [f"{key} = {value!r}" for key, value in foreign.items() if value and value != "none"]
+    start = config.get("init_lora_weights", True)
+    if own is _OF_LORA and start not in _LORA_STARTS:
+        wrong.append(f"init_lora_weights = {start!r}")
+    if wrong:
+        raise CheckpointError(f"{folder / CONFIG}: settings that cannot be read: {listed(sorted(wrong))}")
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors = load_tensors(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); pickle files are never read") from None
+    except Exception as error:  # a hostile header raises more than SafetensorError
+        raise CheckpointError(f"{path}: damaged or truncated ({error})") from None
+    if wrong := sorted(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())):
+        raise CheckpointError(f"{path}: values that are not finite in {listed(wrong)}")
+    return tensors
