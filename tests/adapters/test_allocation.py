@@ -1,5 +1,6 @@
 import math
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +19,9 @@ def poured(budget, sizes, weights):
     rest = [i for i in range(len(sizes)) if weights[i] == 0]
     for group, parts in ((rows, weights), (rest, sizes)):
         group = sorted((i for i in group if sizes[i]), key=lambda i: Fraction(sizes[i]) / Fraction(parts[i]))
+        whole = Fraction(0)
         while group:
-            whole = sum(Fraction(parts[i]) for i in group)
+            whole = sum((Fraction(parts[i]) for i in group), Fraction(0))
             if left * Fraction(parts[group[0]]) / whole < sizes[group[0]]:
                 break
             shares[group[0]] = sizes[group[0]]
@@ -123,8 +125,9 @@ def test_every_target_without_a_usable_gradient_is_named():
 
 
 def test_an_unknown_allocation_is_refused_with_the_known_ones():
+    unknown: Any = "entropy"
     with pytest.raises(AdapterError, match="'entropy' is not known; write size, uniform, energy"):
-        share_budget("entropy", 1, {"a": 2})
+        share_budget(unknown, 1, {"a": 2})
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,14 +1,15 @@
 import copy
 import itertools
 from fractions import Fraction
+from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kusabi.adapters.attach import attached
-from kusabi.adapters.compose import How, check_composable, compose, joint_names
+from kusabi.adapters.compose import check_composable, compose, joint_names
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.errors import AdapterError
 
@@ -146,14 +147,14 @@ def test_one_delta_with_weight_1_comes_back_bitwise(row, how):
 
 
 @settings(max_examples=25, deadline=None)
-@given(weighted(st.floats(-(2.0**100), 2.0**100, width=32), st.floats(-3, 3)), st.randoms())
-def test_the_order_of_the_deltas_never_matters_not_by_one_bit(case, random):
+@given(weighted(st.floats(-(2.0**100), 2.0**100, width=32), st.floats(-3, 3)))
+@example(([{"a": {0: value}} for value in (1e16, 1.0, -1e16, 3.0)], [1, 1, 1, 1]))  # they swallow each other
+def test_the_order_of_the_deltas_never_matters_not_by_one_bit(case):
     pairs = [(delta_of(row), weight) for row, weight in zip(*case, strict=True)]
-    shuffled = random.sample(pairs, len(pairs))
-    settings: list[tuple[How, float]] = [("sum", 1.0), ("ties", 1.0), ("ties", 0.4)]
-    for how, density in settings:
-        first, second = (compose(*zip(*order, strict=True), how, density=density) for order in (pairs, shuffled))
-        assert bits(first) == bits(second)
+    orders = (pairs, pairs[::-1], pairs[1:] + pairs[:1])
+    for rule in (compose, partial(compose, how="ties"), partial(compose, how="ties", density=0.4)):
+        one, two, three = (bits(rule([d for d, _ in o], [w for _, w in o])) for o in orders)
+        assert one == two == three
 
 
 @pytest.mark.parametrize("how", ["sum", "ties"])
@@ -243,9 +244,8 @@ def test_targets_keep_an_order_all_agree_on_and_are_sorted_by_layer_otherwise():
 def test_overlapping_supports_are_no_disjoint_composition_and_every_target_is_named_with_its_count():
     a = delta_of({"p": {0: 1.0, 1: 1.0, 2: 1.0}, "q": {0: 1.0}, "r": {5: 1.0}})
     b, c = delta_of({"q": {0: 0.0, 3: 1.0}, "p": {1: 1.0, 2: 2.0}}), delta_of({"p": {2: 1.0}, "r": {6: 1.0}})
-    with pytest.raises(AdapterError) as refusal:
+    with pytest.raises(AdapterError, match=r"overlap in p \(2 entries\), q \(1 entry\);"):
         compose([a, b, c], [1, 1, 1], "disjoint")
-    assert "overlap in p (2 entries), q (1 entry);" in str(refusal.value)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def assert_support(support, shape, k):
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(scored(), st.sampled_from(["sum", "mean"]), st.booleans(), st.integers(0, 2**63 - 1))
 def test_supports_are_distinct_rising_inside_the_weight_and_within_the_budget(granularity, case, by, largest, seed):
     scores, k = case
@@ -65,11 +65,9 @@ def test_supports_are_distinct_rising_inside_the_weight_and_within_the_budget(gr
 
 
 @pytest.mark.parametrize("granularity", ["row", "column", "2x2", "1x3", "3x2", "50x50"])
-@pytest.mark.parametrize("by", ["sum", "mean"])
-@pytest.mark.parametrize("largest", [True, False])
-@settings(max_examples=40, deadline=None)
-@given(scored())
-def test_units_are_taken_whole_by_their_scores_and_one_that_does_not_fit_is_passed_over(granularity, by, largest, case):
+@settings(max_examples=50, deadline=None)
+@given(scored(), st.sampled_from(["sum", "mean"]), st.booleans())
+def test_units_are_taken_whole_by_their_scores_and_one_that_does_not_fit_is_passed_over(granularity, case, by, largest):
     scores, k = case
     units = [unit for unit in tiles(granularity, *as_matrix(scores.shape)) if unit]
     flat, sign = scores.flatten().tolist(), 1 if largest else -1
@@ -166,13 +164,13 @@ def test_random_supports_of_equal_shapes_and_one_seed_differ_by_name_and_by_seed
 @pytest.mark.parametrize(("granularity", "k"), [("row", 6), ("column", 9), ("2x2", 8), ("1x3", 6), ("output", 8)])
 def test_every_random_unit_is_drawn_about_equally_often(granularity, k):
     shape, counts = (6, 6), torch.zeros(36)
-    for seed in range(600):
+    for seed in range(300):
         counts[choose_random(shape, k, granularity, seed=seed, name="w").long()] += 1
     units = [range(i, i + 1) for i in range(36)] if granularity == "output" else tiles(granularity, *shape)
     hits = torch.tensor([float(counts[unit[0]]) for unit in units])
     per_draw = {"row": 1, "column": 1, "2x2": 2, "1x3": 2, "output": 8}[granularity]
-    assert float(hits.sum()) == 600 * per_draw
-    expected = 600 * per_draw / len(units)
+    assert float(hits.sum()) == 300 * per_draw
+    expected = 300 * per_draw / len(units)
     assert float(((hits - expected) ** 2 / expected).sum()) < len(units) + 5 * math.sqrt(2 * len(units))
 
 

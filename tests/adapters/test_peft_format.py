@@ -99,7 +99,9 @@ def test_the_folder_is_what_peft_writes_itself(tmp_path):
     }
     names = {"README.md", "adapter_config.json", "adapter_model.safetensors", "kusabi.json", "prototypes.safetensors"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
-    assert "load_adapter` of transformers drops the indices" in (tmp_path / "out" / "README.md").read_text("utf-8")
+    readme = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "load_adapter` of transformers drops the indices" in readme
+    assert 'from_pretrained("owner/tiny", dtype=torch.float32)' in readme, "else a half-precision file is not widened"
 
 
 @settings(max_examples=30, deadline=None)
@@ -201,13 +203,11 @@ def test_stock_peft_gives_the_very_embeddings_and_logits(tmp_path, dtype):
 
 def test_peft_adapts_no_layer_whose_name_merely_ends_like_a_target(tmp_path):
     peft = pytest.importorskip("peft")
-    module = nn.Sequential(nn.ModuleDict({"0": nn.Linear(6, 6)}), nn.Linear(6, 6))
-    inner = nn.ModuleDict({"fc": nn.Linear(6, 6), "deep": nn.ModuleDict({"fc": nn.Linear(6, 6)})})
-    module.append(nn.ModuleDict({"x": inner, "y": nn.ModuleDict({"x": inner["deep"]})}))
-    exported(tmp_path / "out", module, delta_of({"1.weight": (36, 5)}))
+    module = nn.ModuleDict({"fc": nn.Linear(6, 6), "other": nn.ModuleDict({"fc": nn.Linear(6, 6)})})
+    exported(tmp_path / "out", module, delta_of({"fc.weight": (36, 5)}))
     model = peft.PeftModel.from_pretrained(module, tmp_path / "out")
     adapted = [name for name, layer in model.named_modules() if hasattr(layer, "shira_weight")]
-    assert adapted == ["base_model.model.1"]
+    assert adapted == ["base_model.model.fc"]
 
 
 def test_loading_by_transformers_is_never_silently_wrong(tmp_path):

@@ -38,8 +38,7 @@ def export_merged(
 
     Untouched tensors, configuration, tokenizer, processor and licence files are those of the backbone, and each weight
     keeps its file. The merged model equals the attached one bitwise where it is written in the dtype in which the
-    backbone was resident. Stored dtypes are the backbone's own and smaller where it was widened on loading; the sums are
-    rounded to them then.
+    backbone was resident. Where that was wider than the stored dtype, the default rounds the sums to the stored one.
 
     Args:
         folder: Where to; must be new or empty.

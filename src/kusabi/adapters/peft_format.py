@@ -51,7 +51,7 @@ def export_shira(folder: Path, module: nn.Module, adapter: Adapter, prototypes: 
         (aside / WEIGHTS).write_bytes(dump_tensors(tensors, {"format": "pt"}))
         write_json(aside / CONFIG, _config(r, paths, module, backbone["source"], backbone.get("revision")))
         write_head(aside, prototypes, adapter.card)
-        (aside / README).write_bytes(_readme(type(module).__name__, backbone["source"], len(paths)).encode())
+        (aside / README).write_bytes(_readme(module, backbone["source"], len(paths)).encode())
 
 
 def shira_tensors(module: nn.Module, delta: SparseDelta) -> tuple[int, dict[str, Tensor]]:
@@ -132,7 +132,8 @@ def _config(r: int, paths: list[str], module: nn.Module, source: str, revision: 
     }
 
 
-def _readme(kind: str, source: str, layers: int) -> str:
+def _readme(module: nn.Module, source: str, layers: int) -> str:
+    kind, dtype = type(module).__name__, next(module.parameters()).dtype
     return f"""\
 ---
 library_name: peft
@@ -152,7 +153,8 @@ from safetensors.torch import load_file
 from transformers import {kind}
 
 folder = Path("this folder")
-model = PeftModel.from_pretrained({kind}.from_pretrained("{source}"), folder).eval()
+backbone = {kind}.from_pretrained("{source}", dtype={dtype})
+model = PeftModel.from_pretrained(backbone, folder).eval()
 ```
 
 **Only `PeftModel.from_pretrained` reads it.** `load_adapter` of transformers drops the indices of SHiRA adapters; it
