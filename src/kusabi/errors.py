@@ -4,6 +4,14 @@ The message is written for the person at the keyboard: what was wrong, where, an
 The command line prints it as it is and exits with 2.
 """
 
+from collections.abc import Sequence
+
+
+def listed(parts: Sequence[str], separator: str = ", ") -> str:
+    """The first 20 parts, then how many more there are: complete enough to act on, short enough to read."""
+    more = f" and {len(parts) - 20} more" if len(parts) > 20 else ""
+    return separator.join(parts[:20]) + more
+
 
 class KusabiError(Exception):
     """Something the user can put right; base of all errors below."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kusabi.errors import SpecError
+from kusabi.errors import SpecError, listed
 
 SCHEMA = 1
 
@@ -127,7 +127,7 @@ def build(fields: Mapping[str, Any], source: str = "spec") -> AdaptSpec:
         return AdaptSpec.model_validate(fields)
     except ValidationError as error:
         lines = [_complaint(dict(problem)) for problem in error.errors()]
-        raise SpecError(f"{source}: " + "; ".join(lines)) from None
+        raise SpecError(f"{source}: {listed(lines, '; ')}") from None
 
 
 def read_spec(path: Path, flags: Mapping[str, Any] | None = None) -> AdaptSpec:

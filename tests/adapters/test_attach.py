@@ -152,6 +152,25 @@ def test_all_originals_are_gathered_before_the_first_write_and_joining_may_stop_
     assert step == "_write" or states == [before] * 3
 
 
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_ctrl_c_while_leaving_still_restores_everything(towers, digest, monkeypatch, at):
+    module, real, calls = towers(), attach._write, []
+    before = digest(module)
+
+    def stopping(*arguments):
+        calls.append(arguments)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with pytest.raises(KeyboardInterrupt), attached(module, delta_on(FUSED, OUT, UP)):
+        monkeypatch.setattr(attach, "_write", stopping)
+    assert digest(module) == before
+    with attached(module, delta_on(FUSED)):
+        pass
+    assert digest(module) == before
+
+
 def test_the_same_adapter_twice_is_refused_and_a_copy_adds_up(towers, digest):
     module, delta = towers(), delta_on(FUSED)
     before, frozen, twin = digest(module), frozen_state(module), copy.deepcopy(delta)

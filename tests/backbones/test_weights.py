@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kusabi.backbones.dual_encoder import load_backbone
-from kusabi.backbones.weights import listed, stored_scalar, weight_files
+from kusabi.backbones.weights import stored_scalar, weight_files
 from kusabi.errors import BackboneError
 
 
@@ -113,8 +113,3 @@ def test_the_scale_is_read_as_stored_and_not_as_cast(copied):
 def test_a_scale_that_is_not_there_is_refused(tiny):
     with pytest.raises(BackboneError, match="no tensor 'warmth'"):
         stored_scalar(weight_files(tiny("clip")), "warmth")
-
-
-def test_a_long_list_names_twenty_and_counts_the_rest():
-    assert listed([str(i) for i in range(23)]).endswith("18, 19 and 3 more")
-    assert listed(["a", "b"]) == "a, b"

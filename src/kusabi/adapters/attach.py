@@ -41,7 +41,8 @@ _LEDGERS: "weakref.WeakKeyDictionary[nn.Module, _Ledger]" = weakref.WeakKeyDicti
 def attached(module: nn.Module, *deltas: SparseDelta) -> Iterator[nn.Module]:
     """The model with the deltas folded into its weights; bitwise as before on leaving, however it is left.
 
-    Values are read on entering: later changes of a delta are not seen. Deltas on the same entries add up.
+    Deltas on the same entries add up. Values are read whenever an adapter comes to or goes from the same weight: change
+    them outside.
 
     Raises:
         AdapterError: If a delta does not fit the model, or is attached already. Nothing is written then.
@@ -97,7 +98,11 @@ def _leave(module: nn.Module, delta: SparseDelta, before: int) -> None:
         return  # joining failed before anything was touched
     ledger.attached.remove(delta)
     parameters = dict(module.named_parameters())
-    _refold(ledger, parameters, delta.names)
+    try:
+        _refold(ledger, parameters, delta.names)
+    except BaseException:  # Ctrl-C halfway: once more, whole, since nothing else would ever restore the rest
+        _refold(ledger, parameters, delta.names)
+        raise
     for name in delta.names:
         if not any(name in other.slices for other in ledger.attached):
             del ledger.pages[name]

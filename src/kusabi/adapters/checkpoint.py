@@ -21,7 +21,7 @@ from torch import Tensor
 
 from kusabi.adapters.index_code import decode, encode
 from kusabi.adapters.sparse_delta import SparseDelta
-from kusabi.errors import AdapterError, CheckpointError
+from kusabi.errors import AdapterError, CheckpointError, listed
 from kusabi.files import write_bytes
 
 SCHEMA = 1
@@ -190,10 +190,10 @@ def _read_card(path: Path) -> dict[str, Any]:
         _Card.model_validate(card)
     except ValidationError as error:
         wrong = [f"'{'.'.join(map(str, problem['loc']))}': {problem['msg']}" for problem in error.errors()]
-        raise CheckpointError(f"{path}: damaged card: {'; '.join(wrong)}") from None
+        raise CheckpointError(f"{path}: damaged card: {listed(wrong, '; ')}") from None
     names = [target["tensor"] for target in card["targets"]]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise CheckpointError(f"{path}: damaged card: listed twice as target: {', '.join(repeated)}")
+        raise CheckpointError(f"{path}: damaged card: listed twice as target: {listed(repeated)}")
     return card
 
 
@@ -226,13 +226,13 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str,
         elif tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             wrong.append(f"'{name}' holds values that are not finite")
     if wrong:
-        raise CheckpointError(f"{path}: " + "; ".join(wrong))
+        raise CheckpointError(f"{path}: {listed(wrong, '; ')}")
 
 
 def _delta(path: Path, positions: np.ndarray, sizes: list[int], card: Mapping[str, Any], values: Tensor) -> SparseDelta:
     starts = np.cumsum([0, *sizes])
     bounds = np.searchsorted(positions, starts)
-    if list(np.diff(bounds)) != _entries(card) or bounds[-1] != len(positions):
+    if list(np.diff(bounds)) != _entries(card):
         raise CheckpointError(f"{path}: positions do not fall into the targets that {CARD} lists")
     supports = {
         target["tensor"]: torch.from_numpy(positions[bounds[i] : bounds[i + 1]] - starts[i])

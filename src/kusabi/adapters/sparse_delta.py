@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from kusabi.errors import AdapterError
+from kusabi.errors import AdapterError, listed
 
 
 class SparseDelta(nn.Module):
@@ -59,4 +59,4 @@ def check_fits(delta: SparseDelta, parameters: Mapping[str, nn.Parameter]) -> No
         elif len(indices) and int(indices[-1]) >= parameters[name].numel():
             wrong.append(f"{name}: index {int(indices[-1])} is outside its {parameters[name].numel()} entries")
     if wrong:
-        raise AdapterError("the adapter does not fit this model: " + "; ".join(wrong))
+        raise AdapterError("the adapter does not fit this model: " + listed(wrong, "; "))

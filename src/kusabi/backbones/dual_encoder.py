@@ -20,8 +20,8 @@ from kusabi.backbones.families import Family
 from kusabi.backbones.input_sizes import input_sizes
 from kusabi.backbones.model_folder import ModelFolder, licence_of, locate
 from kusabi.backbones.preprocessing import Fit, read_preprocessing
-from kusabi.backbones.weights import listed, names_in_memory, stored_scalar, weight_files
-from kusabi.errors import BackboneError
+from kusabi.backbones.weights import names_in_memory, stored_scalar, weight_files
+from kusabi.errors import BackboneError, listed
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from kusabi.backbones.model_folder import read_json
-from kusabi.errors import BackboneError
+from kusabi.errors import BackboneError, listed
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "tf_model.h5", "flax_model.msgpack")
@@ -43,12 +43,6 @@ def _shards(folder: Path) -> tuple[Path, ...]:
             f"{folder}: {len(wrong)} of {len(names)} weight files are missing: {listed(wrong)}; download them again"
         )
     return tuple(folder / name for name in names)
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first 20 names, then how many more there are."""
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return ", ".join(names[:20]) + more
 
 
 def stored_scalar(files: Iterable[Path], name: str) -> float:

@@ -1,6 +1,6 @@
 """Scores become ``evaluation.json``."""
 
-import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kusabi.adapters.checkpoint import WEIGHTS
+from kusabi.adapters.checkpoint import CARD, WEIGHTS
 from kusabi.data.split import Folds
 from kusabi.evaluation.comparison import compare
 from kusabi.evaluation.evaluate import evaluate
@@ -103,7 +103,7 @@ def record(
             "blend": head.get("share"),
             "head_entries": sum(tensor.numel() for tensor in fitted.adapter.head.values()),
             "bytes": weights.stat().st_size,
-            "digest": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "digest": json.loads((out / ADAPTER / CARD).read_text())["digest"],
             "targets": fitted.adapter.card["targets"],
         },
         "training": settings(spec, device, question.precision) | {"records": read_records(out)},
