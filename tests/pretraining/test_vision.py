@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from pretraining.vision import LAYERS, Student, vision_config
 
 
