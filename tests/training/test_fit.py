@@ -7,6 +7,7 @@ from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.adapters.targets import plan
 from kusabi.backbones.digest import module_digest
+from kusabi.errors import AdapterError
 from kusabi.spec import SparseDeltaSpec, TrainingSpec
 from kusabi.training.fit import FitState, batch_rows, choose_support, fit
 from kusabi.training.texts import class_texts
@@ -119,3 +120,12 @@ def test_batches_cover_every_view_once_a_round(count, batch, seed):
     rows = [row for step in range(count) for row in batch_rows(count, batch, seed, step)]
     for lap in range(batch):
         assert sorted(rows[lap * count : (lap + 1) * count]) == list(range(count))
+
+
+def test_gradients_that_overflow_are_refused_and_the_backbone_is_as_before(backbone, views, targets):
+    before = module_digest(backbone.module)
+    state = start(backbone, views, targets)
+    state.prototypes.log_gain.data.fill_(1e6)
+    with pytest.raises(AdapterError, match="step 1 are not finite in float32"):
+        run(state, backbone, views, targets)
+    assert module_digest(backbone.module) == before
