@@ -10,7 +10,7 @@ from pathlib import Path
 from pretraining.gather import SENTENCES, Sources, drawn_captions, gather, read_sources
 from pretraining.train import Schedule, train
 
-TEXT_STEPS = 2400
+TEXT_STEPS = 2000
 
 
 def main() -> None:
