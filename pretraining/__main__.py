@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from pretraining.gather import SENTENCES, Sources, drawn_captions, gather, read_sources
-from pretraining.train import Schedule, pictures_seen, train
+from pretraining.train import Schedule, train
 
-TEXT_STEPS = 2400
+TEXT_STEPS = 2000
 
 
 def main() -> None:
@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Schedule.steps, help="of the vision tower")
     parser.add_argument("--text-steps", type=int, default=TEXT_STEPS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--note", default="", help="what else the card should say about how this run was made")
     asked = parser.parse_args()
     run = asked.run or asked.cache / "run"
     run.mkdir(parents=True, exist_ok=True)
@@ -35,7 +36,7 @@ def main() -> None:
     if asked.stage in ("all", "export"):
         _export(sources, run, asked.out)
     if asked.stage in ("all", "report"):
-        _report(sources, asked.cache, run, asked.out)
+        _report(sources, asked.cache, run, asked.out, asked.note)
 
 
 def _text(sources: Sources, cache: Path, run: Path, steps: int, seed: int) -> None:
@@ -63,7 +64,7 @@ def _export(sources: Sources, run: Path, out: Path) -> None:
     export(build_dual(*towers, scale), tokenizer, out, "The figures of this card are being measured.\n")
 
 
-def _report(sources: Sources, cache: Path, run: Path, out: Path) -> None:
+def _report(sources: Sources, cache: Path, run: Path, out: Path, note: str) -> None:
     from pretraining.card import write_card
     from pretraining.gather import SHAPE_PICTURES, TEXTURE_PICTURES
     from pretraining.report import describe_model, measure, training_data
@@ -76,6 +77,7 @@ def _report(sources: Sources, cache: Path, run: Path, out: Path) -> None:
         **measure(out, sources, cache),
         "training": {
             **_spent(run),
+            "note": f" {note}" if note else "",
             "machine": f"{os.cpu_count()} CPU cores ({platform.machine()})",
             "colour": sum(icon.colour for icon in kept),
             "mono": sum(not icon.colour for icon in kept),
@@ -96,7 +98,7 @@ def _spent(run: Path) -> dict:
     return {
         "vision_steps": vision["step"],
         "vision_minutes": round(vision["seconds"] / 60, 1),
-        "vision_pictures": pictures_seen(replace(Schedule(), steps=vision["step"])),
+        "vision_pictures": vision["pictures"],
         "text_steps": text["step"],
         "text_minutes": round(text["seconds"] / 60, 1),
         "texts": text["texts"],

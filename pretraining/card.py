@@ -130,7 +130,7 @@ def _making(results: dict) -> str:
     lines = [
         "## How it was made\n",
         "`python -m pretraining --cache DIR --steps {vision_steps} --text-steps {text_steps}` in the repository makes",
-        "its like; the defaults train longer. Vision: {vision_steps} steps,",
+        "its like.{note} Vision: {vision_steps} steps,",
         "{vision_pictures:,} pictures seen, in {vision_minutes} minutes; text: {text_steps} steps in {text_minutes}",
         "minutes; on {machine}, shared with other work. Pictures: {colour:,} colour icons and emoji, {mono:,}",
         "single-colour icons, {shapes:,} drawn shapes, {textures:,} drawn surfaces with and without defects;",

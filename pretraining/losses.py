@@ -33,6 +33,15 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class IconSize:
+    """How a step shows icons: side in pixels, patches kept of each (None: all), and how many of each sort."""
+
+    side: int
+    keep: int | None
+    counts: tuple[int, int, int]  # colour icons, single-colour icons, drawn shapes
+
+
+@dataclass(frozen=True)
 class Bank:
     """The captions as the teacher embeds them, ``(n, 384)``, and the nearest of each with their weights."""
 
@@ -51,25 +60,25 @@ def build_bank(captions: Tensor) -> Bank:
     return Bank(captions, torch.cat(near), torch.cat(weights))
 
 
-def icon_loss(student: Student, pictures: Pictures, bank: Bank, side: int, counts: np.ndarray, draw):
-    """Name colour icons, single-colour icons and drawn shapes, ``counts`` of each, at ``side`` pixels.
+def icon_loss(student: Student, pictures: Pictures, bank: Bank, size: IconSize, draw):
+    """Name colour icons, single-colour icons and drawn shapes.
 
     Returns:
         The loss, and figures for the log.
     """
     generator = torch.Generator().manual_seed(int(draw.integers(2**31)))
-    colour = draw.integers(len(pictures.colour), size=counts[0])
-    mono = draw.integers(len(pictures.mono), size=counts[1])
+    colour = draw.integers(len(pictures.colour), size=size.counts[0])
+    mono = draw.integers(len(pictures.mono), size=size.counts[1])
     pixels = [
-        augment.colour_pixels(_load(pictures.colour, colour), side, generator),
-        augment.mono_pixels(_load(pictures.mono, mono), side, generator),
+        augment.colour_pixels(_load(pictures.colour, colour), size.side, generator),
+        augment.mono_pixels(_load(pictures.mono, mono), size.side, generator),
     ]
-    shapes = draw.integers(len(pictures.shapes), size=counts[2])
-    pixels.append(augment.shape_pixels(_load(pictures.shapes, shapes), side, generator))
+    shapes = draw.integers(len(pictures.shapes), size=size.counts[2])
+    pixels.append(augment.shape_pixels(_load(pictures.shapes, shapes), size.side, generator))
     rows = np.concatenate([pictures.colour_rows[colour], pictures.mono_rows[mono], pictures.shape_rows[shapes]])
     device = bank.captions.device
     with autocast(device.type):
-        embeddings = student(torch.cat(pixels).to(device)).float()
+        embeddings = student(torch.cat(pixels).to(device), size.keep).float()
     loss, hits = _naming(student, embeddings, bank, torch.from_numpy(rows).to(device))
     return loss, {"icon_loss": loss.item(), "named": hits}
 

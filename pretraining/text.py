@@ -102,7 +102,7 @@ def train_text(corpus: Corpus, cache: Path, folder: Path, steps: int, rate: floa
     optimizer = torch.optim.AdamW(student.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     ids = [row[:LONGEST] for row in tokenizer(corpus.texts)["input_ids"]]
     lengths = np.array([len(row) for row in ids])
-    step, spent = resume(folder / "text-checkpoint.safetensors", student, optimizer)
+    step, spent, _ = resume(folder / "text-checkpoint.safetensors", student, optimizer)
     started = saved = time.monotonic()
     while step < steps:
         for group in optimizer.param_groups:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pretraining import augment
 from pretraining.checkpoint import load_student, resume, save
 from pretraining.drawings import ATTRIBUTES
-from pretraining.losses import Pictures, build_bank, icon_loss, texture_loss
+from pretraining.losses import IconSize, Pictures, build_bank, icon_loss, texture_loss
 from pretraining.precision import attention, autocast
 from pretraining.vision import Student, build_vision, freeze_lower, vision_config
 
@@ -21,10 +21,10 @@ from pretraining.vision import Student, build_vision, freeze_lower, vision_confi
 class Schedule:
     """How long and how fast: steps alternate between icons and, every ``texture_every``-th, drawn textures."""
 
-    steps: int = 3000
+    steps: int = 2800
     batch: int = 128
-    texture_every: int = 4
-    small_until: float = 0.5  # share of the steps whose icons are smaller, which buys more of them
+    texture_every: int = 6
+    partial_until: float = 0.85  # share of the steps that see the busiest patches alone, which buys more pictures
     frozen: int = 4
     rate: float = 3e-4
     head_rate: float = 1e-3
@@ -44,7 +44,7 @@ def train(pictures: Pictures, onnx: Path, folder: Path, schedule: Schedule) -> S
     optimizer = _optimizer(student, schedule)
     bank = build_bank(pictures.embeddings.to(device))
     folder.mkdir(parents=True, exist_ok=True)
-    step, spent = resume(folder / "checkpoint.safetensors", student, optimizer)
+    step, spent, seen = resume(folder / "checkpoint.safetensors", student, optimizer)
     if step == 0:
         _start_head(student, pictures, bank.captions, device)
     started = saved = time.monotonic()
@@ -55,23 +55,26 @@ def train(pictures: Pictures, onnx: Path, folder: Path, schedule: Schedule) -> S
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * _shape(step, schedule)
         if _is_textured(step, schedule):
-            loss, parts = texture_loss(student, pictures, bank, *_texture_size(schedule, draw), draw)
+            side, n = _texture_size(schedule, draw)
+            loss, parts = texture_loss(student, pictures, bank, side, n, draw)
         else:
-            loss, parts = icon_loss(student, pictures, bank, *_icon_size(step, schedule, draw), draw)
+            size = _icon_size(step, schedule, draw)
+            loss, parts = icon_loss(student, pictures, bank, size, draw)
+            n = sum(size.counts)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
-        step += 1
+        step, seen = step + 1, seen + n
         now = time.monotonic()
         for name, value in parts.items():
             means[name] = round(means.get(name, value) * 0.95 + value * 0.05, 4)
         if step % 20 == 0:
-            record = {"step": step, "seconds": round(spent + now - started), **means}
+            record = {"step": step, "seconds": round(spent + now - started), "pictures": seen, **means}
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(record) + "\n")
         if now - saved > schedule.checkpoint_every or step == schedule.steps:
-            save(folder / "checkpoint.safetensors", student, optimizer, step, spent + now - started)
+            save(folder / "checkpoint.safetensors", student, optimizer, step, spent + now - started, seen)
             saved = now
     return student
 
@@ -92,14 +95,14 @@ def _start_head(student: Student, pictures: Pictures, bank: Tensor, device: str,
         student.head.weight.copy_(torch.linalg.solve(x.T @ x + ridge, x.T @ y).T)
 
 
-def _icon_size(step: int, schedule: Schedule, draw: np.random.Generator) -> tuple[int, np.ndarray]:
-    """Side in pixels, and how many colour icons, single-colour icons and drawn shapes."""
-    if step < schedule.small_until * schedule.steps:
-        side = int(draw.choice([70, 84], p=[0.9, 0.1]))
-    else:
-        side = int(draw.choice([84, 112], p=[0.8, 0.2]))
+def _icon_size(step: int, schedule: Schedule, draw: np.random.Generator) -> IconSize:
+    side = int(draw.choice([84, 112], p=[0.8, 0.2]))
     n = schedule.batch if side < 112 else schedule.batch // 2
-    return side, np.round(n * np.array([0.53, 0.38, 0.09])).astype(int)
+    keep = None
+    if step < schedule.partial_until * schedule.steps:
+        keep = int(draw.choice([16, 20, 24])) if side < 112 else 36
+    colour, mono = round(0.62 * n), round(0.3 * n)
+    return IconSize(side, keep, (colour, mono, n - colour - mono))
 
 
 def _texture_size(schedule: Schedule, draw: np.random.Generator) -> tuple[int, int]:
@@ -110,17 +113,6 @@ def _texture_size(schedule: Schedule, draw: np.random.Generator) -> tuple[int, i
 
 def _is_textured(step: int, schedule: Schedule) -> bool:
     return step % schedule.texture_every == schedule.texture_every - 1
-
-
-def pictures_seen(schedule: Schedule) -> int:
-    """How many pictures a whole run looks at; sizes are drawn from seed and step, so the run need not be asked."""
-    total = 0
-    for step in range(schedule.steps):
-        draw = np.random.default_rng([schedule.seed, step])
-        draw.integers(2**31)
-        textured = _is_textured(step, schedule)
-        total += _texture_size(schedule, draw)[1] if textured else int(_icon_size(step, schedule, draw)[1].sum())
-    return total
 
 
 def _shape(step: int, schedule: Schedule) -> float:

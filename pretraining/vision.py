@@ -95,18 +95,53 @@ class Student(nn.Module):
         self.spots = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 1))
         self.log_scale = nn.Parameter(torch.tensor(3.7))
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Embed normalised pixels ``(batch, 3, side, side)`` into ``(batch, 384)``, not yet of unit length."""
-        return self.head(self.tower(pixel_values=pixels).pooler_output)
+    def forward(self, pixels: Tensor, keep: int | None = None) -> Tensor:
+        """Embed normalised pixels ``(batch, 3, side, side)`` into ``(batch, 384)``, not yet of unit length.
+
+        Args:
+            pixels: The pictures.
+            keep: Encode only so many patches of each, those with the most contrast: of an icon the ground is dropped.
+        """
+        hidden = self.tower.embeddings(pixels)
+        if keep is not None:
+            hidden = _busiest(hidden, pixels, keep)
+        return self._top(self._lower(hidden))
 
     def with_spots(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Embed, and tell for every patch whether something is wrong there, ``(batch, patches)``.
 
         Patches are read two layers below the top, so that the class token can still collect what they found.
         """
-        output = self.tower(pixel_values=pixels, output_hidden_states=True)
-        patches = output.hidden_states[LAYERS - 2][:, 1:]
-        return self.head(output.pooler_output), self.spots(patches).squeeze(-1)
+        below = self._lower(self.tower.embeddings(pixels))
+        return self._top(below), self.spots(below[:, 1:]).squeeze(-1)
+
+    def _lower(self, hidden: Tensor) -> Tensor:
+        for layer in self.tower.encoder.layer[: LAYERS - 2]:
+            hidden = layer(hidden)
+        return hidden
+
+    def _top(self, hidden: Tensor) -> Tensor:
+        """The last two layers; of the last one only the class token is wanted, so only that is computed."""
+        before_last, last = self.tower.encoder.layer[LAYERS - 2 : LAYERS]
+        hidden = before_last(hidden)
+        seen, attention = last.norm1(hidden), last.attention
+        q, k, v = (
+            proj(of).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+            for proj, of in ((attention.q_proj, seen[:, :1]), (attention.k_proj, seen), (attention.v_proj, seen))
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        token = hidden[:, :1] + last.layer_scale1(attention.o_proj(mixed))
+        token = token + last.layer_scale2(last.mlp(last.norm2(token)))
+        return self.head(self.tower.layernorm(token).squeeze(1))
+
+
+def _busiest(hidden: Tensor, pixels: Tensor, keep: int) -> Tensor:
+    """The class token and the ``keep`` tokens ``(batch, 1 + patches, width)`` whose patches vary most."""
+    patches = F.unfold(pixels, PATCH, stride=PATCH).unflatten(1, (3, -1))  # (batch, 3, pixels of a patch, patches)
+    contrast = patches.var(2).sum(1)
+    rows = 1 + contrast.topk(keep, dim=1).indices
+    rows = torch.cat([torch.zeros_like(rows[:, :1]), rows], 1)
+    return hidden.gather(1, rows.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
 
 
 def freeze_lower(student: Student, layers: int) -> None:

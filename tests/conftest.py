@@ -3,6 +3,8 @@ import random
 import pytest
 from PIL import Image, ImageDraw
 
+pytest_plugins = ("tests.tiny_models",)
+
 KINDS = ("plain", "barred", "dotted")
 
 

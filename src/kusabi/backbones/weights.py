@@ -1,6 +1,6 @@
 """The safetensors files of a model folder, and the names that their tensors get in memory."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from safetensors import safe_open

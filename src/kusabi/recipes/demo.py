@@ -23,8 +23,8 @@ SEEDS = (0, 1, 2)
 LEARNED, JUDGED = slice(0, 250), slice(250, 350)  # index blocks of every class
 FIELDS: dict[str, Any] = {
     "backbone": {"input_size": 224},
-    "data": {"shots": 16},
-    "training": {"steps": 16},
+    "data": {"shots": 16, "views": 3},
+    "training": {"steps": 12},
 }  # a demo is brief
 
 

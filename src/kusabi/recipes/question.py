@@ -52,7 +52,7 @@ def pose(source: str, spec: AdaptSpec, *, device: str, threads: int | None, watc
         backbone,
         plan(backbone.module, backbone.blocks, spec.adapter),
         # Beside half-precision neighbours the fp32 copies of trained weights need autocast to fit.
-        resolve(spec.training.precision, device) if spec.backbone.dtype == "float32" else "bfloat16",
+        resolve(spec.training.precision, device) if spec.backbone.dtype == "float32" else spec.backbone.dtype,
     )
 
 

@@ -20,9 +20,10 @@ from kusabi.adapters.support import random_support, top_support
 from kusabi.adapters.targets import Plan
 from kusabi.backbones.backbone import Backbone
 from kusabi.backbones.prefix import finish
+from kusabi.errors import AdapterError
 from kusabi.spec import TrainingSpec
 from kusabi.training.optimizer import FlatAdamW
-from kusabi.training.precision import autocast
+from kusabi.training.precision import autocast, loss_scale
 from kusabi.training.texts import class_texts
 from kusabi.training.views import BLOCK, Views
 
@@ -97,7 +98,8 @@ def choose_support(
                     rows = range(start, min(start + BLOCK, pictures))
                     with autocast(precision, str(backbone.device)):
                         logits = _logits(backbone, views, prototypes, prompts, plan, rows).float()
-                    F.cross_entropy(logits, views.labels[rows.start : rows.stop], reduction="sum").backward()
+                    loss = F.cross_entropy(logits, views.labels[rows.start : rows.stop], reduction="sum")
+                    (loss_scale(precision) * loss).backward()
             scores = {name: gradient.abs() for name, gradient in collected.items()}
             prototypes.zero_grad()
         case _:
@@ -120,9 +122,12 @@ def fit(
         spec: Steps, rates, batch.
         shots: Labelled pictures per class; the L2 on the values is divided by it.
         seed: Of the order of the views.
-        precision: ``bfloat16`` or ``float32``.
+        precision: ``float32``, or the half precision that forwards are cast to.
+
+    Raises:
+        AdapterError: When gradients are not finite.
     """
-    device = str(backbone.device)
+    device, scale = str(backbone.device), loss_scale(precision)
     decay = spec.value_decay / shots
     with working_copy(backbone.module, state.delta) as copy:
         while state.step < spec.steps:
@@ -132,7 +137,8 @@ def fit(
             with autocast(precision, device):
                 logits = _logits(backbone, views, state.prototypes, prompts, plan, rows)
             loss = F.cross_entropy(logits.float(), labels)
-            loss.backward()
+            (scale * loss).backward()
+            _unscale(state, scale, precision)
             if state.delta.values.grad is not None:
                 state.delta.values.grad += 2 * decay * state.delta.values.data
             for name, optimizer in state.optimizers.items():
@@ -141,6 +147,17 @@ def fit(
             state.step += 1
             hits = (logits.argmax(1) == labels).float().mean()
             yield Record(state.step, loss.item(), hits.item(), shape * spec.learning_rate)
+
+
+def _unscale(state: FitState, scale: float, precision: str) -> None:
+    gradients = [p.grad for p in (state.delta.values, *state.prototypes.parameters()) if p.grad is not None]
+    if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        raise AdapterError(
+            f"gradients of step {state.step + 1} are not finite in {precision}; use --dtype bfloat16 or float32, or a "
+            "smaller learning rate"
+        )
+    for gradient in gradients:
+        gradient /= scale
 
 
 def _logits(

@@ -1,4 +1,7 @@
-"""Half precision where it pays: bf16 autocast where the processor has units for it, fp32 elsewhere."""
+"""Half precision where it pays: bf16 autocast where the processor has units for it, fp32 elsewhere.
+
+A backbone in half precision trains under autocast to its own dtype: beside its tensors nothing else would fit.
+"""
 
 from typing import Literal
 
@@ -23,5 +26,19 @@ def resolve(precision: Literal["auto", "bfloat16", "float32"], device: str) -> L
 
 
 def autocast(precision: str, device: str) -> torch.autocast:
-    """A context for ONE forward: autocast keeps the half-precision copy of a weight and would miss the next fold."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+    """A context for ONE forward: autocast keeps the half-precision copy of a weight and would miss the next fold.
+
+    Args:
+        precision: ``float32`` (nothing is cast), ``bfloat16`` or ``float16``.
+        device: Where the forward runs.
+    """
+    dtype = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(torch.device(device).type, dtype, enabled=precision != "float32")
+
+
+def loss_scale(precision: str) -> float:
+    """What the loss is multiplied by before, and gradients divided by after, backward.
+
+    Gradients below 6e-8 vanish in fp16 (Micikevicius et al., 2018); a power of two changes no other bit.
+    """
+    return 1024.0 if precision == "float16" else 1.0
