@@ -3,19 +3,17 @@
 Exit codes: 0 done; 2 something the user can put right, told in plain text on standard error; 130 interrupted.
 """
 
-import inspect
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
-from pydantic.fields import FieldInfo
 
 from kusabi.errors import KusabiError
-from kusabi.spec import PARTS, AdaptSpec, build, overlay, read_spec
+from kusabi.options import Device, Folder, Json, OtherBackbone, Quiet, RunPath, Threads, with_spec
+from kusabi.spec import AdaptSpec
 
 # Typer carries its own copy of click and exports one leaf of its errors; this is the root of them.
 CommandLineError: Any = typer.BadParameter.__mro__[2]
@@ -29,15 +27,6 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; torch's own choice when absent.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
-Folder = Annotated[str, typer.Argument(help="Pictures in class folders, a saved dataset, or a Hub id.")]
-RunPath = Annotated[Path, typer.Argument(help="A run folder, or an adapter folder.")]
-OtherBackbone = Annotated[str | None, typer.Option(help="Model folder or Hub id, where it moved since the training.")]
-SpecFile = Annotated[Path | None, typer.Option(help="TOML file with the same fields; flags win.")]
 
 
 def main() -> None:
@@ -57,72 +46,6 @@ def main() -> None:
 def _refuse(message: str) -> int:
     print(f"kusabi: {message}", file=sys.stderr)
     return 2
-
-
-def with_spec(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb one option per field of the spec; it receives the finished ``spec``."""
-    own = [p for p in inspect.signature(verb).parameters.values() if p.name != "spec"]
-    options = [_option("seed", AdaptSpec.model_fields["seed"], "spec")]
-    options += [
-        _option(key, field, part)
-        for part, model in PARTS.items()
-        for key, field in model.model_fields.items()
-        if key != "kind"
-    ]
-
-    def run(spec_file: Path | None = None, **arguments: Any) -> None:
-        flags: dict[str, Any] = {}
-        for option in options:
-            value = arguments.pop(option.name)
-            if value not in (None, []):
-                part, key = _place(option.name)
-                flags = overlay(flags, {part: {key: _pairs(key, value)}} if part else {key: value})
-        spec = read_spec(spec_file, flags) if spec_file else build(flags, "flags")
-        verb(spec=spec, **arguments)
-
-    file_option = inspect.Parameter("spec_file", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=SpecFile)
-    keywords = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-    required = [p for p in keywords if p.default is inspect.Parameter.empty]
-    optional = [p for p in keywords if p.default is not inspect.Parameter.empty]
-    run.__signature__ = inspect.Signature([*required, *optional, file_option, *options])  # type: ignore[attr-defined]
-    run.__name__, run.__doc__ = verb.__name__, verb.__doc__
-    return run
-
-
-def _place(key: str) -> tuple[str | None, str]:
-    return next(((part, key) for part, model in PARTS.items() if key in model.model_fields), (None, key))
-
-
-def _option(key: str, field: FieldInfo, panel: str) -> inspect.Parameter:
-    kind, default = field.annotation, field.get_default(call_default_factory=True)
-    shown = (
-        "" if default in (None, {}) else f" Default: {', '.join(default) if isinstance(default, tuple) else default}."
-    )
-    text = f"{field.description}{shown}"
-    plain: Any = str
-    if get_origin(kind) in (tuple, Mapping) or key in ("templates", "names"):
-        plain = list[str]
-        text += " NAME=WORDS." if key == "names" else ""
-    elif bool in (kind, *get_args(kind)):
-        plain = bool
-    elif int in (kind, *get_args(kind)):
-        plain = int
-    elif float in (kind, *get_args(kind)):
-        plain = float
-    elif kind is not str and str not in get_args(kind):
-        text += f" One of: {', '.join(map(str, get_args(kind)))}."
-    names = [f"--{key.replace('_', '-')}"]
-    option = typer.Option(None, *names, help=text, show_default=False, rich_help_panel=panel)
-    return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=plain | None)
-
-
-def _pairs(key: str, value: Any) -> Any:
-    if key != "names":
-        return tuple(value) if isinstance(value, list) else value
-    wrong = [pair for pair in value if "=" not in pair]
-    if wrong:
-        raise typer.BadParameter(f"--names {wrong[0]}: write CLASS=WORDS")
-    return dict(pair.split("=", 1) for pair in value)
 
 
 def _typed() -> str:
@@ -233,6 +156,24 @@ def predict(
         _print_json(found)
     else:
         _tables().predictions(found)
+
+
+@app.command(name="export")
+def export(
+    run: RunPath,
+    out: Annotated[Path, typer.Option(help="Folder to write; must be new or empty.")],
+    form: Annotated[
+        str, typer.Option("--as", help="shira: for PEFT's PeftModel; merged: a plain model folder for from_pretrained.")
+    ] = "merged",
+    backbone: OtherBackbone = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the weights: float32, bfloat16 or float16; as in training when absent.")
+    ] = None,
+) -> None:
+    """The adapter for programs that don't know Kusabi; a few lines in the folder's README run its classifier."""
+    from kusabi.recipes.export import export as write
+
+    print(write(run, out, form, backbone=backbone, dtype=dtype))
 
 
 @app.command(name="report")

@@ -29,10 +29,11 @@ from kusabi.training.views import BLOCK
 
 @dataclass(frozen=True)
 class StoredAdapter:
-    """An adapter and the backbone it was made for."""
+    """An adapter and the backbone it was made for; ``source`` is where that was loaded from, just now."""
 
     adapter: Adapter
     backbone: Backbone
+    source: str
 
 
 def open_adapter(
@@ -59,12 +60,13 @@ def open_adapter(
     asked = adapter.card["spec"]["backbone"]
     spec_file = folder.parent / SPEC
     recorded = read_spec(spec_file).backbone.backbone if spec_file.exists() else made["source"]
+    source = backbone or recorded
     model = load_backbone(
-        backbone or recorded, revision=made["revision"], dtype=dtype or asked["dtype"], device=device,
+        source, revision=made["revision"], dtype=dtype or asked["dtype"], device=device,
         input_size=made["preprocessing"]["size"], fit=made["preprocessing"]["fit"],
     )  # fmt: skip
     check_backbone(adapter.card, model.digest, model.tensor_digests, model.preprocessing.to_json())
-    return StoredAdapter(adapter, model)
+    return StoredAdapter(adapter, model, source)
 
 
 def evaluate_stored(
