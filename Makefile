@@ -24,8 +24,9 @@ check: .venv/ready ## format, lint, types, import contracts
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/ready ## accuracy of the main job on three tasks; results under benchmarks/results
+bench: .venv/ready ## accuracy of the main job on three tasks; results under benchmarks/results and in the READMEs
 	$(BIN)/python -m benchmarks.main_job
+	$(BIN)/python -m benchmarks.tables
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
