@@ -88,7 +88,7 @@ def test_an_entry_seeded_without_bias_or_drawn_takes_a_step_of_one_rate_and_one_
         optimizer = FlatAdamW(delta.values)
         moves = Moves(every=5, first_share=1.0, rho=0.0, window=5, seeding=seeding)
         moving = MovingSupport(delta, optimizer, moves, steps=100, seed=0)
-        with working_copy(module, delta, moving.watch) as copy:
+        with working_copy(module, delta, watch=moving.watch) as copy:
             for step in range(6):
                 (module.w * torch.tensor([0.1, 0.2, 0.3, 5.0, 0.4, 0.5])).sum().backward()
                 optimizer.step(0.01)

@@ -155,7 +155,7 @@ def test_what_leaves_a_support_is_the_frozen_value_again_to_the_bit_and_what_ent
 
 def test_each_backward_shows_every_dense_gradient_once(towers):
     module, delta, seen = towers(), fresh_delta(), []
-    with working_copy(module, delta, lambda name, dense: seen.append((name, dense.clone()))):
+    with working_copy(module, delta, watch=lambda name, dense: seen.append((name, dense.clone()))):
         loss_of(module, PICTURES).backward()
         assert sorted(name for name, _ in seen) == sorted(delta.names)
         for name, dense in seen:

@@ -55,7 +55,7 @@ def update(module, copy, optimizer, moving, step, rate=0.01, split=1):
 
 def run(module, delta, optimizer, moving, steps):
     moved = []
-    with working_copy(module, delta, moving.watch) as copy:
+    with working_copy(module, delta, watch=moving.watch) as copy:
         for step in range(moving.step + 1, steps + 1):
             moved.append(update(module, copy, optimizer, moving, step))
     return moved
@@ -79,7 +79,7 @@ def test_the_budget_is_never_exceeded_and_everything_outside_the_support_is_froz
     module = Weights(*sizes, dtype=data.draw(st.sampled_from([torch.float32, torch.bfloat16])))
     frozen = {name: weight.detach().clone() for name, weight in module.named_parameters()}
     delta, optimizer, moving = start(module, counts, moves, steps=7, seed=data.draw(st.integers(0, 9)))
-    with working_copy(module, delta, moving.watch) as copy:
+    with working_copy(module, delta, watch=moving.watch) as copy:
         for step in range(1, 8):
             was = delta.values.data.clone(), optimizer.age.clone() + 1
             move = update(module, copy, optimizer, moving, step)
@@ -164,7 +164,7 @@ def moved_once(gradients, values, moves, means=(0.0, 0.0, 0.0, 0.0), size=12):
     optimizer = FlatAdamW(delta.values)
     optimizer.mean, optimizer.age = torch.tensor(means), torch.full((4,), 7, dtype=torch.int32)
     moving = MovingSupport(delta, optimizer, moves, steps=10, seed=0)
-    with working_copy(module, delta, moving.watch) as copy:
+    with working_copy(module, delta, watch=moving.watch) as copy:
         (module.w * torch.tensor(gradients)).sum().backward()
         move = moving.advance(copy)
     return delta, optimizer, move
@@ -215,7 +215,7 @@ def test_over_all_targets_entries_go_where_the_gradients_are():
     delta = SparseDelta({"quiet": torch.arange(6), "loud": torch.arange(2)})
     optimizer = FlatAdamW(delta.values)
     moving = MovingSupport(delta, optimizer, Moves(every=1, share=0.9, rho=0.0, scope="all"), steps=100, seed=0)
-    with working_copy(module, delta, moving.watch) as copy:
+    with working_copy(module, delta, watch=moving.watch) as copy:
         for _ in range(2):
             (module.loud * torch.linspace(1, 2, 20)).sum().backward()
             optimizer.step(0.01)
@@ -230,7 +230,7 @@ def test_micro_batches_move_the_support_as_the_whole_batch_does():
     for split in (1, 4):
         module = Weights(40)
         delta, optimizer, moving = start(module, (8,), Moves(every=2, share=0.7, rho=0.4, window=2))
-        with working_copy(module, delta, moving.watch) as copy:
+        with working_copy(module, delta, watch=moving.watch) as copy:
             moved = [update(module, copy, optimizer, moving, step, split=split) for step in range(1, 8)]
         assert sum(move is not None for move in moved) >= 2
         states.append((delta.indices.tolist(), optimizer.age.tolist(), delta.values.data))
@@ -250,7 +250,7 @@ def test_tied_weights_are_one_target_with_one_sample_an_update_of_the_sum_of_bot
     optimizer = FlatAdamW(delta.values)
     moves = Moves(every=2, phase=1, first_share=0.5, rho=0.0, seeding="mean")
     moving = MovingSupport(delta, optimizer, moves, steps=9, seed=0)
-    with working_copy(module, delta, moving.watch) as copy:
+    with working_copy(module, delta, watch=moving.watch) as copy:
         module(inputs).sum().backward()
         moving.advance(copy)
         row = delta.indices.tolist().index(wanted)
@@ -263,7 +263,7 @@ def test_tied_weights_are_one_target_with_one_sample_an_update_of_the_sum_of_bot
 def test_no_dense_gradient_is_kept_between_updates(moves):
     module = Weights(4000)
     delta, optimizer, moving = start(module, (10,), moves, steps=40)
-    with working_copy(module, delta, moving.watch) as copy:
+    with working_copy(module, delta, watch=moving.watch) as copy:
         for step in range(1, 10):
             update(module, copy, optimizer, moving, step)
             assert all(tensor.untyped_storage().nbytes() < 1000 for tensor in moving.tensors().values())
@@ -275,7 +275,7 @@ def test_gradients_that_are_not_numbers_are_refused_by_name_and_the_backbone_is_
     module = Weights(30)
     before = bits(module.w0)
     delta, _, moving = start(module, (6,), Moves(every=1, share=0.9, rho=0.0))
-    with pytest.raises(AdapterError, match=r"^w0: .* not numbers"), working_copy(module, delta, moving.watch):
+    with pytest.raises(AdapterError, match=r"^w0: .* not numbers"), working_copy(module, delta, watch=moving.watch):
         (module.w0 * torch.full((30,), torch.nan)).sum().backward()
     assert torch.equal(bits(module.w0), before)
 

@@ -46,7 +46,7 @@ def train(net, supports, moves, steps):
     delta = SparseDelta(supports)
     optimizer = FlatAdamW(delta.values)
     moving = MovingSupport(delta, optimizer, moves, steps=steps, seed=SEED)
-    with working_copy(net, delta, moving.watch) as copy:
+    with working_copy(net, delta, watch=moving.watch) as copy:
         for step in range(1, steps + 1):
             loss_at(step, net).backward()
             moving.narrow()

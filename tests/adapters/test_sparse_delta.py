@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from kusabi.adapters.attach import attached
-from kusabi.adapters.sparse_delta import SparseDelta, check_fits
+from kusabi.adapters.part import check_fits
+from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.errors import AdapterError
 
 FUSED, UP = "vision.3.self_attn.in_proj_weight", "vision.2.linear1.weight"
@@ -54,7 +55,7 @@ def test_casts_leave_the_indices_integers_and_the_cast_delta_works(towers, diges
 def test_all_misfits_are_listed_at_once(towers):
     delta = SparseDelta({UP: torch.tensor([128]), FUSED: torch.tensor([191]), "a.b": torch.tensor([0])})
     with pytest.raises(AdapterError) as refusal:
-        check_fits(delta, dict(towers().named_parameters()))
+        check_fits(delta, towers())
     message = str(refusal.value)
     assert f"{UP}: index 128 is outside its 128 entries" in message
     assert "a.b: the model has no such weight" in message

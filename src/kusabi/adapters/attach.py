@@ -6,17 +6,20 @@ Requirements this file exists for:
 - adapters may come and go in any order, so one ledger per model keeps the first original of every touched entry;
 - an original that a zero value would rewrite is not written (``-0.0 + 0.0`` is ``0.0``: the bits would change);
 - nothing is written before everything that could fail has been gathered.
+
+Inserted parts write nothing: they hook into the modules when they come and are unhooked when they go.
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from kusabi.adapters.sparse_delta import SparseDelta, check_fits
+from kusabi.adapters.part import AdapterPart, Inserted, WeightDelta, check_fits
 from kusabi.errors import AdapterError
 
 
@@ -24,51 +27,75 @@ from kusabi.errors import AdapterError
 class _Page:
     """Ledger page of one weight: the untouched values of every position that an attached adapter covers."""
 
-    indices: Tensor  # (u,) int64, rising
+    indices: Tensor | None  # (u,) int64, rising; None for the whole weight
     originals: Tensor  # (u,) in the weight's own dtype
 
 
 @dataclass
 class _Ledger:
-    attached: list[SparseDelta] = field(default_factory=list)
+    attached: list[AdapterPart] = field(default_factory=list)
     pages: dict[str, _Page] = field(default_factory=dict)
+    handles: dict[AdapterPart, list[RemovableHandle]] = field(default_factory=dict)
+
+    @property
+    def deltas(self) -> list[WeightDelta]:
+        return [part for part in self.attached if isinstance(part, WeightDelta)]
 
 
 _LEDGERS: "weakref.WeakKeyDictionary[nn.Module, _Ledger]" = weakref.WeakKeyDictionary()
 
 
 @contextmanager
-def attached(module: nn.Module, *deltas: SparseDelta) -> Iterator[nn.Module]:
-    """The model with the deltas folded into its weights; bitwise as before on leaving, however it is left.
+def attached(module: nn.Module, *parts: AdapterPart) -> Iterator[nn.Module]:
+    """The model with the parts folded into its weights or hooked to its modules; bitwise as before on leaving.
 
     Deltas on the same entries add up. Values are read whenever an adapter comes to or goes from the same weight: change
     them outside.
 
     Raises:
-        AdapterError: If a delta does not fit the model, or is attached already. Nothing is written then.
+        AdapterError: If a part does not fit the model, or is attached already. Nothing is written then.
     """
     with ExitStack() as stack:
-        for delta in deltas:
-            stack.callback(_leave, module, delta, _ledger(module).attached.count(delta))
-            _join(module, delta)
+        for part in parts:
+            stack.callback(_leave, module, part, _ledger(module).attached.count(part))
+            _join(module, part)
         yield module
 
 
 @torch.no_grad()
-def merge(module: nn.Module, delta: SparseDelta) -> None:
-    """Write a delta into the weights for good. Meant for a copy of the backbone that is exported.
+def merge(module: nn.Module, *parts: AdapterPart) -> None:
+    """Write deltas into the weights for good. Meant for a copy of the backbone that is exported.
 
     Raises:
-        AdapterError: If an adapter is attached, or the delta does not fit.
+        AdapterError: If an adapter is attached, a part does not fit, or one cannot be merged.
     """
     if _ledger(module).attached:
         raise AdapterError("leave all attached adapters before merging one for good")
+    for part in parts:
+        check_fits(part, module)
     parameters = dict(module.named_parameters())
-    check_fits(delta, parameters)
-    for name, indices, values in delta.parts():
+    for name, amounts in additions(parts).items():
         weight = parameters[name]
-        at = indices.to(weight.device, torch.int64)
-        _write(weight, at, folded(_read(weight, at), values.to(weight.device)))
+        for at, added in amounts:
+            at = None if at is None else at.to(weight.device, torch.int64)
+            _write(weight, at, folded(_read(weight, at), added.to(weight.device)))
+
+
+def additions(parts: Sequence[AdapterPart]) -> dict[str, list[tuple[Tensor | None, Tensor]]]:
+    """Weight -> positions and amounts, as ``WeightDelta.added`` gives them, of one delta after the other.
+
+    Raises:
+        AdapterError: If a part is no delta.
+    """
+    found: dict[str, list[tuple[Tensor | None, Tensor]]] = {}
+    for part in parts:
+        if not isinstance(part, WeightDelta):
+            raise AdapterError(
+                f"a {part.kind.replace('_', ' ')} computes beside the model and cannot be merged; keep it attached"
+            )
+        for name in part.weights:
+            found.setdefault(name, []).append(part.added(name))
+    return found
 
 
 def folded(originals: Tensor, values: Tensor) -> Tensor:
@@ -80,40 +107,55 @@ def _ledger(module: nn.Module) -> _Ledger:
     return _LEDGERS.setdefault(module, _Ledger())
 
 
-def _join(module: nn.Module, delta: SparseDelta) -> None:
+def _join(module: nn.Module, part: AdapterPart) -> None:
     ledger = _ledger(module)
-    if delta in ledger.attached:
+    if part in ledger.attached:
         raise AdapterError("this adapter is attached already; leave it first, or attach a copy")
-    parameters = dict(module.named_parameters())
-    check_fits(delta, parameters)
-    pages = {name: _grown(ledger.pages.get(name), parameters[name], indices) for name, indices, _ in delta.parts()}
-    ledger.pages.update(pages)  # all originals are safe before the first write
-    ledger.attached.append(delta)
-    _refold(ledger, parameters, delta.names)
+    check_fits(part, module)
+    if isinstance(part, Inserted):
+        ledger.handles[part] = part.join(module)
+        ledger.attached.append(part)
+    elif isinstance(part, WeightDelta):
+        parameters = dict(module.named_parameters())
+        pages = {name: _grown(ledger.pages.get(name), parameters[name], part.added(name)[0]) for name in part.weights}
+        ledger.pages.update(pages)  # all originals are safe before the first write
+        ledger.attached.append(part)
+        _refold(ledger, parameters, part.weights)
 
 
-def _leave(module: nn.Module, delta: SparseDelta, before: int) -> None:
+def _leave(module: nn.Module, part: AdapterPart, before: int) -> None:
     ledger = _ledger(module)
-    if ledger.attached.count(delta) == before:
+    if before == 0:
+        for handle in ledger.handles.pop(part, []):
+            handle.remove()
+    if ledger.attached.count(part) == before:
         return  # joining failed before anything was touched
-    ledger.attached.remove(delta)
+    ledger.attached.remove(part)
+    if not isinstance(part, WeightDelta):
+        return
     parameters = dict(module.named_parameters())
     try:
-        _refold(ledger, parameters, delta.names)
+        _refold(ledger, parameters, part.weights)
     except BaseException:  # Ctrl-C halfway: once more, whole, since nothing else would ever restore the rest
-        _refold(ledger, parameters, delta.names)
+        _refold(ledger, parameters, part.weights)
         raise
-    for name in delta.names:
-        if not any(name in other.slices for other in ledger.attached):
+    for name in part.weights:
+        if not any(name in other.weights for other in ledger.deltas):
             del ledger.pages[name]
 
 
 @torch.no_grad()
-def _grown(page: _Page | None, weight: nn.Parameter, indices: Tensor) -> _Page:
+def _grown(page: _Page | None, weight: nn.Parameter, indices: Tensor | None) -> _Page:
     """The page with the positions of one more delta; known originals win over what the weight holds now."""
-    wanted = indices.to(weight.device, torch.int64)
-    if page is None:
+    if page is not None and page.indices is None:
+        return page
+    wanted = None if indices is None else indices.to(weight.device, torch.int64)
+    if page is None or page.indices is None:
         return _Page(wanted, _read(weight, wanted))
+    if wanted is None:
+        originals = _read(weight, None)
+        originals[page.indices] = page.originals
+        return _Page(None, originals)
     union = torch.cat([page.indices, wanted]).unique()
     originals = _read(weight, union)
     originals[torch.searchsorted(union, page.indices)] = page.originals
@@ -122,24 +164,36 @@ def _grown(page: _Page | None, weight: nn.Parameter, indices: Tensor) -> _Page:
 
 @torch.no_grad()
 def _refold(ledger: _Ledger, parameters: dict[str, nn.Parameter], names: tuple[str, ...]) -> None:
-    """Write originals plus the sum of all attached values, in the order of attaching."""
+    """Write originals plus the sum of all attached amounts, in the order of attaching."""
     for name in names:
         page, weight = ledger.pages[name], parameters[name]
-        total = torch.zeros(len(page.indices), dtype=torch.float32, device=weight.device)
-        for delta in ledger.attached:
-            if part := delta.slices.get(name):
-                at = torch.searchsorted(page.indices, delta.indices[part].to(weight.device, torch.int64))
-                total.index_add_(0, at, delta.values.data[part].to(weight.device, torch.float32))
+        total = torch.zeros(len(page.originals), dtype=torch.float32, device=weight.device)
+        for delta in ledger.deltas:
+            if name in delta.weights:
+                _add(total, page.indices, *delta.added(name))
         _write(weight, page.indices, folded(page.originals, total))
 
 
-def _read(weight: Tensor, indices: Tensor) -> Tensor:
-    """Entries at flat positions, also of weights that are not contiguous."""
+def _add(total: Tensor, page: Tensor | None, indices: Tensor | None, amounts: Tensor) -> None:
+    amounts = amounts.to(total.device, torch.float32)
+    if indices is None:
+        total += amounts.flatten()
+    else:
+        at = indices.to(total.device, torch.int64)
+        total.index_add_(0, at if page is None else torch.searchsorted(page, at), amounts)
+
+
+def _read(weight: Tensor, indices: Tensor | None) -> Tensor:
+    """Entries at flat positions, also of weights that are not contiguous; a copy."""
+    if indices is None:
+        return weight.detach().flatten().clone()
     return weight.detach().reshape(-1)[indices] if weight.is_contiguous() else weight.detach().take(indices)
 
 
-def _write(weight: Tensor, indices: Tensor, entries: Tensor) -> None:
-    if weight.is_contiguous():
+def _write(weight: Tensor, indices: Tensor | None, entries: Tensor) -> None:
+    if indices is None:
+        weight.detach().copy_(entries.view(weight.shape))
+    elif weight.is_contiguous():
         weight.detach().view(-1).index_copy_(0, indices, entries)
     else:
         weight.detach().put_(indices, entries)

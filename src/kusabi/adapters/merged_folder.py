@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from kusabi.adapters.attach import folded
 from kusabi.adapters.checkpoint import Adapter
 from kusabi.adapters.exported_head import FACTS, READING, write_head, write_json
+from kusabi.adapters.part import check_fits
 from kusabi.adapters.prototypes import Prototypes
-from kusabi.adapters.sparse_delta import SparseDelta, check_fits
+from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.adapters.whole_folder import whole_folder
 from kusabi.errors import AdapterError, CheckpointError, listed
 
@@ -55,7 +56,7 @@ def export_merged(
             in the way on the disk.
         CheckpointError: If a file of the backbone cannot be read. Nothing is left behind.
     """
-    check_fits(adapter.delta, dict(module.named_parameters()))
+    check_fits(adapter.delta, module)
     rewrites = stored_rewrites(files, module, rewrites_of(adapter.delta), names)
     with whole_folder(folder) as aside:
         for file in files:

@@ -1,18 +1,18 @@
-"""Train a sparse delta written into the weights: the backbone's own kernels, no second copy in the graph.
+"""Train deltas written into the weights: the backbone's own kernels, no second copy in the graph.
 
 Each targeted weight becomes an fp32 working copy (a bf16 weight would swallow small steps). A hook takes its dense
-gradient the moment it exists, adds the K entries of it to the flat gradient and frees it, so that one dense gradient
-is alive at a time.
+gradient the moment it exists, hands it to the parts that are added to the weight (a sparse delta takes the K entries of
+it) and frees it, so that one dense gradient is alive at a time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from kusabi.adapters.attach import folded
-from kusabi.adapters.sparse_delta import SparseDelta, check_fits
+from kusabi.adapters.part import AdapterPart, Inserted, WeightDelta, check_fits
 from kusabi.errors import AdapterError
 
 Watch = Callable[[str, Tensor], None]
@@ -22,59 +22,72 @@ Watch = Callable[[str, Tensor], None]
 class WorkingCopy:
     """The targeted weights while they are trained.
 
-    Call ``fold()`` after every change of the values, ``follow()`` after a change of the support.
+    Call ``fold()`` after every change of the values, ``follow()`` after a change of a support.
+
+    Args:
+        module: The model.
+        covering: Weight name -> the parts that are added to it there, at least one each.
     """
 
-    def __init__(self, module: nn.Module, delta: SparseDelta) -> None:
+    def __init__(self, module: nn.Module, covering: Mapping[str, Sequence[WeightDelta]]) -> None:
         parameters = dict(module.named_parameters())
-        check_fits(delta, parameters)
-        self.delta = delta
-        self.weights = {name: parameters[name] for name in delta.names}
+        self.covering = covering
+        self.weights = {name: parameters[name] for name in covering}
         self.frozen = {name: weight.data for name, weight in self.weights.items()}
         self._read_originals()
 
     def _read_originals(self) -> None:
-        self._at = {name: indices.to(torch.int64) for name, indices, _ in self.delta.parts()}
-        self._originals = {
-            name: self.frozen[name].reshape(-1)[self._at[name]].to(torch.float32) for name in self.delta.names
-        }
+        """Where one part alone covers a weight at single positions, only these are ever written."""
+        self._at: dict[str, Tensor] = {}
+        for name, parts in self.covering.items():
+            at = parts[0].added(name)[0]
+            if len(parts) == 1 and at is not None:
+                self._at[name] = at.to(torch.int64)
+        self._originals = {name: self.frozen[name].reshape(-1)[at].to(torch.float32) for name, at in self._at.items()}
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Write ``original + value`` into the working copies."""
-        for name, _, values in self.delta.parts():
-            entries = folded(self._originals[name], values)
-            self.weights[name].data.view(-1).index_copy_(0, self._at[name], entries)
+        """Write ``original + added`` into the working copies."""
+        for name, parts in self.covering.items():
+            flat = self.weights[name].data.view(-1)
+            if name in self._at:
+                entries = folded(self._originals[name], parts[0].added(name)[1])
+                flat.index_copy_(0, self._at[name], entries)
+                continue
+            flat.copy_(self.frozen[name].reshape(-1))
+            for at, amounts in (part.added(name) for part in parts):
+                if at is None:
+                    flat += amounts.flatten()
+                else:
+                    flat.index_add_(0, at.to(torch.int64), amounts)
 
     @torch.no_grad()
     def follow(self) -> None:
         """Take up a support that has moved: what left is the frozen value again, bitwise, what entered is folded."""
-        for name, weight in self.weights.items():
-            weight.data.view(-1).index_copy_(0, self._at[name], self._originals[name])
+        for name, at in self._at.items():
+            self.weights[name].data.view(-1).index_copy_(0, at, self._originals[name])
         self._read_originals()
         self.fold()
 
-    def gather(self, name: str, dense: Tensor) -> None:
-        """Add the K entries of a dense gradient to the flat gradient."""
-        if self.delta.values.grad is None:
-            self.delta.values.grad = torch.zeros_like(self.delta.values)
-        self.delta.values.grad[self.delta.slices[name]] += dense.reshape(-1)[self._at[name]].to(torch.float32)
-
 
 @contextmanager
-def working_copy(module: nn.Module, delta: SparseDelta, watch: Watch | None = None) -> Iterator[WorkingCopy]:
-    """Swap fp32 copies of the targeted weights in for training; the frozen tensors return untouched on leaving.
+def working_copy(module: nn.Module, *parts: AdapterPart, watch: Watch | None = None) -> Iterator[WorkingCopy]:
+    """Train parts on a model: fp32 copies of the targeted weights are swapped in, inserted parts are hooked.
 
-    The delta and the module must live on one device. Half-precision backbones train under autocast, one context for
-    each forward: autocast keeps the half-precision copy of a weight and would not see the next fold.
+    The frozen tensors return untouched on leaving. Parts and module must live on one device. Half-precision backbones
+    train under autocast, one context for each forward: autocast keeps the half-precision copy of a weight and would not
+    see the next fold.
 
     Raises:
-        AdapterError: If the delta does not fit the module.
+        AdapterError: If a part does not fit the module.
     """
-    copy = WorkingCopy(module, delta)
-    if delta.values.device != next(iter(copy.weights.values())).device:
-        raise AdapterError(f"the adapter is on {delta.values.device}, the model elsewhere; move the adapter first")
+    device = next(module.parameters()).device
+    for part in parts:
+        check_fits(part, module)
+        if part.values.device != device:
+            raise AdapterError(f"the adapter is on {part.values.device}, the model elsewhere; move the adapter first")
     with ExitStack() as stack:
+        copy = WorkingCopy(module, _hooked(module, parts, stack))
         for name, weight in copy.weights.items():
             stack.callback(_return, weight, copy.frozen[name], weight.requires_grad)
             weight.data = copy.frozen[name].detach().to(torch.float32, copy=True).contiguous()
@@ -85,10 +98,28 @@ def working_copy(module: nn.Module, delta: SparseDelta, watch: Watch | None = No
         yield copy
 
 
+def _hooked(module: nn.Module, parts: Sequence[AdapterPart], stack: ExitStack) -> dict[str, list[WeightDelta]]:
+    """Hook what trains beside the model; the weights that are left, with the parts that are added to each."""
+    covering: dict[str, list[WeightDelta]] = {}
+    for part in parts:
+        if isinstance(part, Inserted):
+            for handle in part.join(module):
+                stack.callback(handle.remove)
+        elif isinstance(part, WeightDelta):
+            beside = part.beside(module)
+            for handle in beside.values():
+                stack.callback(handle.remove)
+            for name in part.weights:
+                if name not in beside:
+                    covering.setdefault(name, []).append(part)
+    return covering
+
+
 def _taker(copy: WorkingCopy, name: str, watch: Watch | None):
     def take(weight: Tensor) -> None:
         assert weight.grad is not None, "the hook runs after the gradient was accumulated"
-        copy.gather(name, weight.grad)
+        for part in copy.covering[name]:
+            part.take(name, weight.grad)
         if watch is not None:
             watch(name, weight.grad)
         weight.grad = None

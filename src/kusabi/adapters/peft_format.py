@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from kusabi.adapters.checkpoint import Adapter
 from kusabi.adapters.exported_head import READING, write_head, write_json
+from kusabi.adapters.part import check_fits
 from kusabi.adapters.prototypes import Prototypes
-from kusabi.adapters.sparse_delta import SparseDelta, check_fits
+from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.adapters.whole_folder import whole_folder
 from kusabi.errors import AdapterError, listed
 
@@ -64,7 +65,7 @@ def shira_tensors(module: nn.Module, delta: SparseDelta) -> tuple[int, dict[str,
     Raises:
         AdapterError: Naming every target that is no weight of an ``nn.Linear`` of its own, or too small for ``r``.
     """
-    check_fits(delta, dict(module.named_parameters()))
+    check_fits(delta, module)
     linears = plain_linears(module)
     parts = {name: (i[v != 0].cpu().long(), v[v != 0].cpu().float()) for name, i, v in delta.parts()}
     used = {name: part for name, part in parts.items() if len(part[0])} or dict(list(parts.items())[:1])

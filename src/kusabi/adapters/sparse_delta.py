@@ -1,100 +1,42 @@
-"""The flagship: K trainable entries added to frozen weights, all in one flat parameter."""
+"""The flagship: K trainable entries added to frozen weights."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kusabi.errors import AdapterError, listed
+from kusabi.adapters.part import WeightDelta, gradient_of
 
 
-class SparseDelta(nn.Module):
-    """Adds ``values`` at ``indices`` of named weights; zero at birth.
+class SparseDelta(WeightDelta):
+    """Adds ``values`` at ``indices`` of named weights; zero at birth."""
 
-    One flat fp32 parameter holds every value, an offset table says which slice belongs to which weight. Indices are
-    flat positions inside their own weight, rising, and survive casts of the module because they are int32 buffers.
-
-    Args:
-        supports: Weight name -> flat positions, shape ``(k,)``, integer, strictly rising. Kept in the given order.
-    """
-
-    values: nn.Parameter
-    indices: Tensor
-
-    def __init__(self, supports: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        if not supports:
-            raise AdapterError("a sparse delta needs at least one target")
-        for name, support in supports.items():
-            _check_rising(name, support)
-        self.names = tuple(supports)
-        self.slices = _slices(supports, [len(support) for support in supports.values()])
-        self.values = nn.Parameter(torch.zeros(sum(map(len, supports.values())), dtype=torch.float32))
-        self.register_buffer("indices", torch.cat([s.to(torch.int32) for s in supports.values()]))
-
-    def __len__(self) -> int:
-        return self.values.numel()
+    kind = "sparse_delta"
 
     @property
-    def counts(self) -> tuple[int, ...]:
-        """Entries of each target, in the order of ``names``."""
-        return tuple(part.stop - part.start for part in self.slices.values())
+    def weights(self) -> tuple[str, ...]:  # noqa: D102
+        return self.names
 
-    def place(self, counts: Sequence[int], indices: Tensor, values: Tensor) -> None:
-        """Take other entries of the same targets; the parameter stays the same object and loses its gradient.
+    def added(self, weight: str) -> tuple[Tensor | None, Tensor]:  # noqa: D102
+        part = self.slices[weight]
+        return self.indices[part], self.values.data[part]
 
-        Args:
-            counts: Entries of each target.
-            indices: ``(sum(counts),)``, strictly rising within every target.
-            values: ``(sum(counts),)``.
+    def take(self, weight: str, dense: Tensor) -> None:  # noqa: D102
+        part = self.slices[weight]
+        gradient_of(self)[part] += dense.reshape(-1)[self.indices[part]].to(torch.float32)
 
-        Raises:
-            AdapterError: If these do not belong together; nothing is changed then.
-        """
-        if len(counts) != len(self.names) or not sum(counts) == len(indices) == len(values):
-            raise AdapterError(
-                f"{len(counts)} counts, {len(indices)} indices and {len(values)} values do not make up one delta of "
-                f"{len(self.names)} targets"
-            )
-        slices = _slices(self.names, counts)
-        for name, part in slices.items():
-            _check_rising(name, indices[part])
-        self.slices = slices
-        self.indices = indices.to(self.indices.device, torch.int32, copy=True)
-        self.values.grad = None
-        self.values.data = values.detach().to(self.values.device, self.values.dtype, copy=True)
+    def mismatches(self, module: nn.Module) -> list[str]:
+        """Targets that the model lacks, or that have fewer entries than an index reaches."""
+        parameters, wrong = dict(module.named_parameters()), []
+        for name, indices, _ in self.parts():
+            if name not in parameters:
+                wrong.append(f"{name}: the model has no such weight")
+            elif len(indices) and int(indices[-1]) >= parameters[name].numel():
+                wrong.append(f"{name}: index {int(indices[-1])} is outside its {parameters[name].numel()} entries")
+        return wrong
 
-    def parts(self) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Per target: name, indices ``(k,)`` int32, values ``(k,)`` as a view of the flat parameter's data."""
-        for name, part in self.slices.items():
-            yield name, self.indices[part], self.values.data[part]
+    def settings(self) -> dict[str, Any]:  # noqa: D102
+        return {}
 
-    def extra_repr(self) -> str:  # noqa: D102 (torch's own hook)
-        return f"entries={len(self)}, targets={len(self.names)}"
-
-
-def _check_rising(name: str, support: Tensor) -> None:
-    if support.ndim != 1 or not bool((support[1:] > support[:-1]).all()) or bool((support < 0).any()):
-        raise AdapterError(f"{name}: indices must be one rising row of positions without repeats")
-
-
-def _slices(names: Iterable[str], counts: Sequence[int]) -> dict[str, slice]:
-    ends = list(accumulate(counts, initial=0))
-    return {name: slice(*ends[i : i + 2]) for i, name in enumerate(names)}
-
-
-def check_fits(delta: SparseDelta, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Refuse a delta whose targets are missing or too small, listing all of them.
-
-    Raises:
-        AdapterError: With every mismatch.
-    """
-    wrong = []
-    for name, indices, _ in delta.parts():
-        if name not in parameters:
-            wrong.append(f"{name}: the model has no such weight")
-        elif len(indices) and int(indices[-1]) >= parameters[name].numel():
-            wrong.append(f"{name}: index {int(indices[-1])} is outside its {parameters[name].numel()} entries")
-    if wrong:
-        raise AdapterError("the adapter does not fit this model: " + listed(wrong, "; "))
+    def rescale(self, alpha: float) -> None:  # noqa: D102
+        self.values.data.mul_(alpha)

@@ -1,0 +1,159 @@
+"""What every kind of adapter consists of: trained entries of named tensors, in one flat parameter.
+
+The two ways to join a model are the two subclasses: a ``WeightDelta`` is added to frozen weights and can be merged, an
+``Inserted`` part computes beside frozen modules. Training, attaching, storing and scaling know nothing else of a kind.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from kusabi.errors import AdapterError, listed
+
+
+class AdapterPart(nn.Module, ABC):
+    """Trained ``values`` at ``indices`` of named tensors.
+
+    One flat fp32 parameter holds every value, an offset table says which slice belongs to which tensor. Indices are
+    flat positions inside their own tensor, rising, and survive casts of the module because they are int32 buffers.
+
+    Args:
+        supports: Tensor name -> flat positions, shape ``(k,)``, integer, strictly rising. Kept in the given order.
+
+    Raises:
+        AdapterError: If there is no tensor, or positions do not rise.
+    """
+
+    kind: ClassVar[str]
+    values: nn.Parameter
+    indices: Tensor
+
+    def __init__(self, supports: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        if not supports:
+            raise AdapterError(f"a {self.kind.replace('_', ' ')} needs at least one target")
+        for name, support in supports.items():
+            _check_rising(name, support)
+        self.names = tuple(supports)
+        self.slices = _slices(supports, [len(support) for support in supports.values()])
+        self.values = nn.Parameter(torch.zeros(sum(map(len, supports.values())), dtype=torch.float32))
+        self.register_buffer("indices", torch.cat([s.to(torch.int32) for s in supports.values()]))
+
+    def __len__(self) -> int:
+        return self.values.numel()
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Entries of each tensor, in the order of ``names``."""
+        return tuple(part.stop - part.start for part in self.slices.values())
+
+    def place(self, counts: Sequence[int], indices: Tensor, values: Tensor) -> None:
+        """Take other entries of the same tensors; the parameter stays the same object and loses its gradient.
+
+        Args:
+            counts: Entries of each tensor.
+            indices: ``(sum(counts),)``, strictly rising within every tensor.
+            values: ``(sum(counts),)``.
+
+        Raises:
+            AdapterError: If these do not belong together; nothing is changed then.
+        """
+        if len(counts) != len(self.names) or not sum(counts) == len(indices) == len(values):
+            raise AdapterError(
+                f"{len(counts)} counts, {len(indices)} indices and {len(values)} values do not make up one part of "
+                f"{len(self.names)} targets"
+            )
+        slices = _slices(self.names, counts)
+        for name, part in slices.items():
+            _check_rising(name, indices[part])
+        self.slices = slices
+        self.indices = indices.to(self.indices.device, torch.int32, copy=True)
+        self.values.grad = None
+        self.values.data = values.detach().to(self.values.device, self.values.dtype, copy=True)
+
+    def parts(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Per tensor: name, indices ``(k,)`` int32, values ``(k,)`` as a view of the flat parameter's data."""
+        for name, part in self.slices.items():
+            yield name, self.indices[part], self.values.data[part]
+
+    @abstractmethod
+    def mismatches(self, module: nn.Module) -> list[str]:
+        """Every reason why this part does not fit a model, in words; empty where it fits."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What the card must say, beside names and entries, to build the part again: plain JSON data."""
+
+    @abstractmethod
+    def rescale(self, alpha: float) -> None:
+        """Weaken what the part adds to ``alpha`` times it, in place; at 0 the model is the frozen one."""
+
+    def draw(self, seed: int, step: int, number: int) -> None:
+        """Before forward ``number`` of update ``step``: take the random choices of that forward, if there are any."""
+
+    def settle(self, rate: float, progress: float) -> None:
+        """After an update of learning rate ``rate``, with a share ``progress`` of all updates done."""
+
+    def extra_repr(self) -> str:  # noqa: D102 (torch's own hook)
+        return f"entries={len(self)}, targets={len(self.names)}"
+
+
+class WeightDelta(AdapterPart, ABC):
+    """A part that is added to frozen weights: attached by writing, merged for good, trained on a working copy."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> tuple[str, ...]:
+        """Names of the backbone's weights that it is added to."""
+
+    @abstractmethod
+    def added(self, weight: str) -> tuple[Tensor | None, Tensor]:
+        """Flat positions in one weight, rising, and what is added there, fp32; None for all positions in order."""
+
+    @abstractmethod
+    def take(self, weight: str, dense: Tensor) -> None:
+        """Add what a dense gradient of a weight means to the gradient of ``values``; it must not be kept."""
+
+    def beside(self, module: nn.Module) -> dict[str, RemovableHandle]:
+        """Weights that are trained by a hook on their layer instead of on a working copy; none by default."""
+        return {}
+
+
+class Inserted(AdapterPart, ABC):
+    """A part that computes beside frozen modules, through hooks; it cannot be merged."""
+
+    @abstractmethod
+    def join(self, module: nn.Module) -> list[RemovableHandle]:
+        """Hook into the modules; differentiable in ``values``. All of it, or nothing and an exception."""
+
+
+def check_fits(part: AdapterPart, module: nn.Module) -> None:
+    """Refuse a part that does not fit a model.
+
+    Raises:
+        AdapterError: With every mismatch.
+    """
+    if wrong := part.mismatches(module):
+        raise AdapterError("the adapter does not fit this model: " + listed(wrong, "; "))
+
+
+def gradient_of(part: AdapterPart) -> Tensor:
+    """The flat gradient of a part, zero where none was taken yet."""
+    if part.values.grad is None:
+        part.values.grad = torch.zeros_like(part.values)
+    return part.values.grad
+
+
+def _check_rising(name: str, support: Tensor) -> None:
+    if support.ndim != 1 or not bool((support[1:] > support[:-1]).all()) or bool((support < 0).any()):
+        raise AdapterError(f"{name}: indices must be one rising row of positions without repeats")
+
+
+def _slices(names: Iterable[str], counts: Sequence[int]) -> dict[str, slice]:
+    ends = list(accumulate(counts, initial=0))
+    return {name: slice(*ends[i : i + 2]) for i, name in enumerate(names)}
