@@ -70,6 +70,8 @@ def _option(key: str, field: FieldInfo, panel: str) -> inspect.Parameter:
         plain = int
     elif float in (kind, *get_args(kind)):
         plain = float
+    elif any(get_origin(choice) is Annotated for choice in get_args(kind)):
+        pass  # a number or a word: the spec tells which
     elif kind is not str and str not in get_args(kind):
         text += f" One of: {', '.join(map(str, get_args(kind)))}."
     names = [f"--{key.replace('_', '-')}"]

@@ -8,7 +8,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,6 +19,9 @@ SCHEMA = 1
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class BackboneSpec(_Part):
@@ -60,8 +63,14 @@ class SparseDeltaSpec(_Part):
     kind: Literal["sparse_delta"] = Field(default="sparse_delta", description="Kind of adapter.")
     density: float = Field(default=0.005, gt=0, le=1, description="Trained share of the targeted weights.")
     budget: int | None = Field(default=None, ge=1, description="Trained weight entries in all; overrides the density.")
-    support_rule: Literal["random", "magnitude", "gradient"] = Field(
-        default="gradient", description="Which entries are trained."
+    support_rule: Literal["random", "magnitude", "gradient", "snip", "change"] = Field(
+        default="gradient", description="Which entries are trained; change: those that a dense training moves furthest."
+    )
+    granularity: str = Field(
+        default="entry", description="How entries lie together: entry, row, column, output, struct, or a block as 4x4."
+    )
+    allocation: Literal["size", "uniform", "energy"] = Field(
+        default="size", description="How the budget is shared over the targets; energy: by their gradients."
     )
     tower: Literal["vision", "text", "both"] = Field(default="vision", description="Which tower is adapted.")
     layers: str = Field(default="upper-half", description="upper-half, all, last-N, or a list such as 4-7 or 0,2,5.")
@@ -73,6 +82,38 @@ class SparseDeltaSpec(_Part):
     )
     blend: float | None = Field(
         default=None, ge=0, le=1, description="Share of the support means; cross-validated when absent."
+    )
+
+
+class MovesSpec(_Part):
+    """How the support moves while training; not at all by default."""
+
+    move_every: int = Field(default=0, ge=0, description="Updates from one move of the support to the next; 0: none.")
+    move_phase: int = Field(default=0, ge=0, description="Updates before the first move; every as many when 0.")
+    move_share: float = Field(default=0.5, ge=0, le=1, description="Share of the entries replaced, falling to zero.")
+    move_first_share: float | None = Field(default=None, ge=0, le=1, description="Share of the first move alone.")
+    move_schedule: Literal["linear", "cosine"] = Field(default="linear", description="How the share falls.")
+    move_random: float = Field(default=0.5, ge=0, le=1, description="Share of the entering entries drawn at random.")
+    move_weakest: Literal["value", "momentum"] = Field(default="value", description="What leaves: the smallest of it.")
+    move_window: int = Field(default=1, ge=1, description="Updates whose gradients say what enters.")
+    move_seeding: Literal["mean", "unbiased", "zero"] = Field(
+        default="unbiased", description="Optimizer state that entries chosen by gradients start from."
+    )
+    move_scope: Literal["target", "all"] = Field(default="target", description="Within each target, or among all.")
+    move_union: bool = Field(default=False, description="Keep every entry ever drawn (SO); no budget holds then.")
+
+
+class SafetySpec(_Part):
+    """What keeps few labels from doing harm. Each can be switched off."""
+
+    agreement: float = Field(default=0.0, ge=0, description="Weight of the agreement with the frozen model; 0: off.")
+    average: float = Field(default=0.0, ge=0, lt=1, description="Decay of the average of what is learned; 0: off.")
+    stop_loss: float = Field(default=0.0, ge=0, description="Stop below this mean loss of one round; 0: never.")
+    alpha: Literal["auto"] | _Share = Field(
+        default=1.0, description="Final scale of the values, 0 to 1; auto: by retraining on parts of the support set."
+    )
+    head_alpha: Literal["auto"] | _Share = Field(
+        default=1.0, description="Final scale of the classifier's way from the text, 0 to 1; auto: as alpha."
     )
 
 
@@ -100,6 +141,8 @@ class AdaptSpec(_Part):
     backbone: BackboneSpec = BackboneSpec()
     data: DataSpec = DataSpec()
     adapter: SparseDeltaSpec = SparseDeltaSpec()
+    moves: MovesSpec = MovesSpec()
+    safety: SafetySpec = SafetySpec()
     training: TrainingSpec = TrainingSpec()
 
     @property
@@ -113,6 +156,8 @@ PARTS: dict[str, type[_Part]] = {
     "backbone": BackboneSpec,
     "data": DataSpec,
     "adapter": SparseDeltaSpec,
+    "moves": MovesSpec,
+    "safety": SafetySpec,
     "training": TrainingSpec,
 }
 

@@ -52,7 +52,7 @@ def export(folder, module, delta, source, names=None, dtype=None):
     prototypes = Prototypes(F.normalize(torch.randn(2, 8, generator=torch.Generator().manual_seed(2)), dim=-1), 9.0)
     prototypes.displacement.data.fill_(0.1)
     files = sorted(source.glob("*.safetensors"))
-    export_merged(folder, module, Adapter(delta, {}, CARD), prototypes, source, files, names or {}, dtype)
+    export_merged(folder, module, Adapter((delta,), {}, CARD), prototypes, source, files, names or {}, dtype)
     return prototypes
 
 
@@ -167,7 +167,7 @@ def test_a_damaged_file_of_the_backbone_leaves_nothing_behind(tmp_path, damage):
     content = last.read_bytes()
     last.write_bytes(content[: len(content) // 2]) if damage == "cut" else last.rename(tmp_path / "tiny" / "elsewhere")
     files = sorted((tmp_path / "tiny").glob("*.safetensors")) + ([last] if damage == "gone" else [])
-    adapter = Adapter(delta_of(UP), {}, CARD)
+    adapter = Adapter((delta_of(UP),), {}, CARD)
     with pytest.raises(CheckpointError, match=f"{last.name}: damaged or missing"):
         export_merged(tmp_path / "out", module, adapter, Prototypes(torch.eye(2), 1.0), tmp_path / "tiny", files, {})
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
@@ -175,7 +175,7 @@ def test_a_damaged_file_of_the_backbone_leaves_nothing_behind(tmp_path, damage):
 
 def test_a_failure_halfway_leaves_nothing_behind(tmp_path):
     module = save_clip(tmp_path / "tiny")
-    adapter = Adapter(delta_of(UP), {}, {**CARD, "classes": ["only one"]})
+    adapter = Adapter((delta_of(UP),), {}, {**CARD, "classes": ["only one"]})
     files = [tmp_path / "tiny" / "model.safetensors"]
     with pytest.raises(AdapterError, match="2 classes"):  # found after the weights were written
         export_merged(tmp_path / "out", module, adapter, Prototypes(torch.eye(2), 1.0), tmp_path / "tiny", files, {})

@@ -53,7 +53,7 @@ def clip_delta():
 def exported(folder, module, delta):
     prototypes = Prototypes(torch.nn.functional.normalize(torch.randn(2, 8), dim=-1), 10.0)
     prototypes.displacement.data.normal_()
-    export_shira(folder, module, Adapter(delta, {}, CARD), prototypes)
+    export_shira(folder, module, Adapter((delta,), {}, CARD), prototypes)
     return prototypes
 
 
@@ -65,7 +65,7 @@ def test_the_folder_is_what_peft_writes_itself(tmp_path):
     module = pair()
     delta = SparseDelta({"b.c.weight": torch.tensor([1, 19]), "a.weight": torch.tensor([0, 2, 5, 23])})
     delta.values.data = torch.tensor([0.5, -2.0, 1.0, 0.0, 3.0, -1.0])
-    export_shira(tmp_path / "out", module, Adapter(delta, {}, CARD), Prototypes(torch.eye(2), 10.0))
+    export_shira(tmp_path / "out", module, Adapter((delta,), {}, CARD), Prototypes(torch.eye(2), 10.0))
     with safe_open(tmp_path / "out" / "adapter_model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
     tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")

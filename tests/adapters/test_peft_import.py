@@ -72,7 +72,7 @@ def test_what_was_exported_comes_back_without_its_padding(tmp_path_factory, firs
     supports = {"block.fc.weight": torch.tensor(sorted(second)), "q.weight": torch.tensor(sorted(first)).long()}
     delta = SparseDelta(supports)
     delta.values.data = torch.arange(len(delta)) * 0.3 + 0.1
-    export_shira(folder, model(), Adapter(delta, {}, CARD), Prototypes(torch.eye(2), 1.0))
+    export_shira(folder, model(), Adapter((delta,), {}, CARD), Prototypes(torch.eye(2), 1.0))
     imported = import_peft(folder, model())
     assert imported.kept == 1.0
     assert parts_of(imported.delta) == {name: part for name, part in parts_of(delta).items() if part}

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kusabi.adapters.prototypes import Prototypes, blended, prior_share, support_means
+from kusabi.adapters.prototypes import Prototypes
 
 
 def unit(rows, seed=0, width=16):
@@ -40,25 +40,3 @@ def test_all_three_parts_learn_from_birth_and_the_text_does_not():
     gradients = {name: parameter.grad for name, parameter in classifier.named_parameters()}
     assert gradients.keys() == {"displacement", "offset", "log_gain"}
     assert all(bool(gradient.any()) for gradient in gradients.values())
-
-
-def test_support_means_are_unit_means_and_zero_for_a_class_without_a_picture():
-    features, labels = unit(4), torch.tensor([0, 2, 2, 0])
-    means = support_means(features, labels, 3)
-    torch.testing.assert_close(means[0], F.normalize(features[0] + features[3], dim=0))
-    torch.testing.assert_close(means[2], F.normalize(features[1] + features[2], dim=0))
-    assert not bool(means[1].any())
-
-
-def test_a_blend_goes_from_text_to_means_and_keeps_the_text_of_a_class_without_one():
-    text, means = unit(3), unit(3, seed=1)
-    means[1] = 0
-    torch.testing.assert_close(blended(text, means, 0.0), text)
-    whole, half = blended(text, means, 1.0), blended(text, means, 0.5)
-    torch.testing.assert_close(whole[[0, 2]], means[[0, 2]])
-    torch.testing.assert_close(half[[0, 2]], F.normalize(text + means, dim=-1)[[0, 2]])
-    assert torch.equal(whole[1], text[1]) and torch.equal(half[1], text[1])
-
-
-def test_the_prior_share_grows_with_the_shots():
-    assert [prior_share(n) for n in (0, 1, 4, 12)] == [0, 0.2, 0.5, 0.75]

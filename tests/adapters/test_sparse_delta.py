@@ -82,7 +82,7 @@ def test_other_entries_take_the_place_of_the_old_ones_in_the_same_parameter():
     [
         ([2, 1], [1, 1, 0], "^a: indices must be one rising row"),
         ([1, 2], [5, 4, 3], "^b: indices must be one rising row"),
-        ([3], [1, 2, 3], "1 counts, 3 indices and 3 values do not make up one delta of 2 targets"),
+        ([3], [1, 2, 3], "1 counts, 3 indices and 3 values do not make up one part of 2 targets"),
         ([1, 1], [1, 2, 3], "2 counts, 3 indices and 3 values"),
     ],
 )

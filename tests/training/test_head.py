@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kusabi.training.head import anchors, fit_head, refit
+from kusabi.training.head import anchors, fit_head, refit, text_pictures
 
 
 def unit(rows):
@@ -56,9 +56,19 @@ def test_a_huge_strength_is_the_anchor_itself():
     assert np.allclose(head.weights, 20 * anchors(rows, labels, centres, 0.5), atol=1e-4)
 
 
-def test_with_one_picture_a_class_the_prior_decides():
+def test_with_one_picture_a_class_the_text_is_trusted_as_far_as_it_tells_them_apart():
     rows, labels, pictures, centres = clusters(1)
-    assert fit_head(rows, labels, pictures, centres).share == pytest.approx(1 / 5)
+    wrong = np.roll(centres, 1, axis=0)
+    assert fit_head(rows, labels, pictures, wrong).share == pytest.approx(1 / 2, abs=0.02)
+    assert fit_head(rows, labels, pictures, centres).share < 0.2
+    views = np.concatenate([rows, rows]), np.concatenate([labels, labels]), np.concatenate([pictures, pictures])
+    assert text_pictures(*views, centres) == text_pictures(rows, labels, pictures, centres)
+
+
+def test_a_text_that_explains_everything_counts_as_one_picture_more_than_there_are():
+    rows = np.eye(3)
+    labels = np.arange(3)
+    assert text_pictures(rows, labels, labels, 1e3 * rows) == pytest.approx(4)
 
 
 def test_a_fixed_share_is_taken():

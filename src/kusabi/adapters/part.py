@@ -7,7 +7,7 @@ The two ways to join a model are the two subclasses: a ``WeightDelta`` is added 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class AdapterPart(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
+    forwards: int = 1  # in training, each with random choices of its own; a second one is held to the first
     values: nn.Parameter
     indices: Tensor
 
@@ -88,6 +89,15 @@ class AdapterPart(nn.Module, ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What the card must say, beside names and entries, to build the part again: plain JSON data."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, settings: Mapping[str, Any], supports: Mapping[str, Tensor]) -> Self:
+        """The part of these settings and positions, all values zero.
+
+        Raises:
+            AdapterError: If the settings make no sense: they may come from a hostile card.
+        """
 
     @abstractmethod
     def rescale(self, alpha: float) -> None:

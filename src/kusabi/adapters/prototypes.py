@@ -9,9 +9,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-
-PRIOR = 4.0  # a text embedding counts as much as this many labelled pictures, where nothing can be cross-validated
 
 
 class Prototypes(nn.Module):
@@ -48,20 +45,3 @@ class Prototypes(nn.Module):
         self.displacement.copy_(weights - (self.text if text is None else text))
         self.offset.copy_(offsets)
         self.log_gain.fill_(math.log(scale / float(self.base_scale)))
-
-
-def blended(text: Tensor, means: Tensor, share: float) -> Tensor:
-    """Unit vectors between text and support means ``(C, D)``; a class whose mean is all zero keeps its text."""
-    mixed = F.normalize((1 - share) * text + share * means, dim=-1)
-    return torch.where(means.any(-1, keepdim=True), mixed, text)
-
-
-def support_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Unit mean per class ``(C, D)`` of unit features ``(n, D)``; zero for a class without a picture."""
-    sums = torch.zeros(classes, features.shape[1], dtype=features.dtype, device=features.device)
-    return F.normalize(sums.index_add_(0, labels, features), dim=-1)
-
-
-def prior_share(shots: int) -> float:
-    """Share of the support means where nothing can be cross-validated: ``n / (n + c)``."""
-    return shots / (shots + PRIOR)

@@ -1,6 +1,7 @@
 """The flagship: K trainable entries added to frozen weights."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,10 @@ class SparseDelta(WeightDelta):
 
     def settings(self) -> dict[str, Any]:  # noqa: D102
         return {}
+
+    @classmethod
+    def build(cls, settings: Mapping[str, Any], supports: Mapping[str, Tensor]) -> Self:  # noqa: D102
+        return cls(supports)
 
     def rescale(self, alpha: float) -> None:  # noqa: D102
         self.values.data.mul_(alpha)

@@ -95,7 +95,7 @@ def first_layer(adapter: Adapter) -> int | None:
 @torch.no_grad()
 def classifier(backbone: Backbone, adapter: Adapter) -> Prototypes:
     """The classifier that an adapter carries, around the texts of its adapted text tower."""
-    with attached(backbone.module, adapter.delta):
+    with attached(backbone.module, *adapter.parts):
         text = class_texts(backbone, adapter.card["prompts"])
     head = Prototypes(text, backbone.scale, backbone.bias).to(backbone.device)
     for name, parameter in head.named_parameters():
@@ -105,7 +105,7 @@ def classifier(backbone: Backbone, adapter: Adapter) -> Prototypes:
 
 
 def _adapted_features(backbone: Backbone, adapter: Adapter, states: Tensor, layer: int) -> Tensor:
-    with attached(backbone.module, adapter.delta):
+    with attached(backbone.module, *adapter.parts):
         return finish(backbone, states, layer)
 
 

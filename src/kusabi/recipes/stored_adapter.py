@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from kusabi.adapters.attach import attached
-from kusabi.adapters.checkpoint import Adapter, check_backbone, load_adapter
+from kusabi.adapters.card import check_backbone
+from kusabi.adapters.checkpoint import Adapter, load_adapter
 from kusabi.backbones.backbone import Backbone
 from kusabi.backbones.dual_encoder import load_backbone
 from kusabi.backbones.preprocessing import pixels
@@ -125,7 +126,7 @@ def predict(
     classes = stored.adapter.card["classes"]
     head = classifier(stored.backbone, stored.adapter)
     found: list[dict[str, Any]] = []
-    with attached(stored.backbone.module, stored.adapter.delta):
+    with attached(stored.backbone.module, *stored.adapter.parts):
         for start in range(0, len(pictures), BLOCK):
             shown = pixels(pictures[start : start + BLOCK], stored.backbone.preprocessing).to(stored.backbone.device)
             probabilities = head(stored.backbone.embed_images(shown)).double().softmax(dim=1).cpu().numpy()

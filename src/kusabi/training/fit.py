@@ -1,4 +1,4 @@
-"""Train a sparse delta and its classifier on the views of a support set: a generator, one record a step.
+"""Train an adapter and its classifier on the views of a support set: a generator, one record a step.
 
 The caller stays in charge: it writes records, keeps checkpoints, and stops when it likes. Whatever happens, the
 backbone's tensors are back in place when the generator is closed.
@@ -11,21 +11,25 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import functional as F
 
-from kusabi.adapters.merged_training import dense_gradients, working_copy
+from kusabi.adapters.merged_training import WorkingCopy, working_copy
+from kusabi.adapters.moves import STILL, Moves
+from kusabi.adapters.moving_support import MovingSupport
+from kusabi.adapters.part import AdapterPart, gradient_of
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.sparse_delta import SparseDelta
-from kusabi.adapters.support import random_support, top_support
 from kusabi.adapters.targets import Plan
 from kusabi.backbones.backbone import Backbone
-from kusabi.backbones.prefix import finish
 from kusabi.errors import AdapterError
-from kusabi.spec import TrainingSpec
+from kusabi.spec import SafetySpec, TrainingSpec
+from kusabi.training.agreement import agreement, symmetric_kl
+from kusabi.training.forward import logits_of
 from kusabi.training.optimizer import FlatAdamW
 from kusabi.training.precision import autocast, loss_scale
-from kusabi.training.texts import class_texts
-from kusabi.training.views import BLOCK, Views
+from kusabi.training.running_mean import RunningMean
+from kusabi.training.views import Views
 
 
 @dataclass(frozen=True)
@@ -40,76 +44,111 @@ class Record:
 
 @dataclass
 class FitState:
-    """All that changes while fitting; ``step`` counts finished updates."""
+    """All that changes while fitting; ``step`` counts finished updates.
 
-    delta: SparseDelta
+    Args:
+        parts: What is trained. The support of the first one moves, if it is a sparse delta.
+        prototypes: The classifier.
+        train_head: Whether it learns too.
+        moves: How the support moves.
+        steps: Updates in all, where moves end.
+        seed: Of the moves.
+        averaged: Decay of the average of values and classifier that takes their place in the end; 0 for none.
+    """
+
+    parts: tuple[AdapterPart, ...]
     prototypes: Prototypes
     train_head: bool
+    moves: Moves = STILL
+    steps: int = 0
+    seed: int = 0
+    averaged: float = 0.0
     step: int = 0
+    stopped: bool = False
     optimizers: dict[str, FlatAdamW] = field(init=False)
+    support: MovingSupport | None = field(init=False, default=None)
+    average: RunningMean = field(init=False)
+    start: dict[str, Tensor] = field(init=False)
+    recent: float = field(init=False, default=math.inf)
 
     def __post_init__(self) -> None:
-        self.optimizers = {"values": FlatAdamW(self.delta.values)}
+        self.start = {name: p.detach().clone() for name, p in self.prototypes.named_parameters()}
+        self.optimizers = {f"part.{i}": FlatAdamW(part.values) for i, part in enumerate(self.parts)}
+        first = self.parts[0]
+        if isinstance(first, SparseDelta):
+            moments = self.optimizers["part.0"]
+            self.support = MovingSupport(first, moments, self.moves, steps=self.steps, seed=self.seed)
         if self.train_head:
-            self.optimizers |= {name: FlatAdamW(p) for name, p in self.prototypes.named_parameters()}
+            self.optimizers |= {f"head.{name}": FlatAdamW(p) for name, p in self.prototypes.named_parameters()}
+        self.average = RunningMean(self.learned(), self.averaged)
+
+    def learned(self) -> dict[str, Tensor]:
+        """What an optimizer changes, by name."""
+        values = {f"part.{i}": part.values.data for i, part in enumerate(self.parts)}
+        head = self.prototypes.named_parameters() if self.train_head else ()
+        return values | {f"head.{name}": parameter.data for name, parameter in head}
 
     def tensors(self) -> dict[str, Tensor]:
         """All state by name, for a checkpoint."""
-        return {
-            "step": torch.tensor(self.step),
-            "indices": self.delta.indices,
-            "values": self.delta.values.data,
-            **{f"head.{name}": parameter.data for name, parameter in self.prototypes.named_parameters()},
-            **{
-                f"{name}.{key}": tensor
-                for name, optimizer in self.optimizers.items()
-                for key, tensor in optimizer.tensors().items()
-            },
+        groups: dict[str, Mapping[str, Tensor]] = {
+            f"optimizer.{name}": optimizer.tensors() for name, optimizer in self.optimizers.items()
         }
+        if self.support is not None:
+            groups["support"] = self.support.tensors()
+        for i, part in enumerate(self.parts):
+            groups[f"entries.{i}"] = {"counts": torch.tensor(part.counts), "indices": part.indices}
+        groups["average"] = self.average.tensors()
+        state = {
+            "step": torch.tensor(self.step),
+            "stopped": torch.tensor(self.stopped),
+            "recent": torch.tensor(self.recent, dtype=torch.float64),
+            **self.learned(),
+        }
+        for group, tensors in groups.items():
+            state |= {f"{group}.{name}": tensor for name, tensor in tensors.items()}
+        return state
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the state of a checkpoint of the same fit."""
-        own = self.tensors()
-        for name in own.keys() - {"step"}:
-            own[name].copy_(tensors[name])
-        self.step = int(tensors["step"])
 
+        def group(name: str) -> dict[str, Tensor]:
+            return {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")}
 
-def choose_support(
-    backbone: Backbone, views: Views, prototypes: Prototypes, prompts: Sequence[Sequence[str]], plan: Plan, rule: str,
-    seed: int, precision: str,
-) -> dict[str, Tensor]:  # fmt: skip
-    """Trained positions of every target of a plan, by ``random``, ``magnitude`` or ``gradient``.
+        if self.support is not None:
+            self.support.restore(group("support"))
+        for i, part in enumerate(self.parts):
+            entries = group(f"entries.{i}")
+            part.place(entries["counts"].tolist(), entries["indices"], tensors[f"part.{i}"])
+        for name, tensor in self.learned().items():
+            tensor.copy_(tensors[name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.restore(group(f"optimizer.{name}"))
+        self.average.restore(group("average"))
+        self.step, self.stopped = int(tensors["step"]), bool(tensors["stopped"])
+        self.recent = float(tensors["recent"])
 
-    The gradient is that of the cross-entropy over the pictures (first views) with the classifier that training starts
-    from.
-    """
-    scores: Mapping[str, Tensor] = {}
-    match rule:
-        case "random":
-            return {t.tensor: random_support(t.size, t.entries, seed, t.tensor) for t in plan.targets}
-        case "magnitude":
-            weights = dict(backbone.module.named_parameters())
-            scores = {t.tensor: weights[t.tensor].abs() for t in plan.targets}
-        case "gradient":
-            with dense_gradients(backbone.module, tuple(t.tensor for t in plan.targets)) as collected:
-                pictures = int(views.pictures.max()) + 1
-                for start in range(0, pictures, BLOCK):
-                    rows = range(start, min(start + BLOCK, pictures))
-                    with autocast(precision, str(backbone.device)):
-                        logits = _logits(backbone, views, prototypes, prompts, plan, rows).float()
-                    loss = F.cross_entropy(logits, views.labels[rows.start : rows.stop], reduction="sum")
-                    (loss_scale(precision) * loss).backward()
-            scores = {name: gradient.abs() for name, gradient in collected.items()}
-            prototypes.zero_grad()
-        case _:
-            raise AssertionError(rule)
-    return {t.tensor: top_support(scores[t.tensor], t.entries) for t in plan.targets}
+    def advance(self, copy: WorkingCopy, rates: Mapping[str, float]) -> None:
+        """One update with the gradients at hand, moves and averages included."""
+        if self.support is not None:
+            self.support.narrow()
+        for name, optimizer in self.optimizers.items():
+            optimizer.step(rates[name.partition(".")[0]])
+        self.step += 1
+        for part in self.parts:
+            part.settle(rates["part"], self.step / max(self.step, self.steps))
+        move = None
+        if self.support is not None:
+            move = self.support.advance(copy)
+        else:
+            copy.fold()
+        if move is not None:
+            self.average.carry("part.0", move)
+        self.average.take(self.learned())
 
 
 def fit(
     state: FitState, backbone: Backbone, views: Views, prompts: Sequence[Sequence[str]], plan: Plan,
-    spec: TrainingSpec, *, shots: int, seed: int, precision: str,
+    spec: TrainingSpec, safety: SafetySpec, *, shots: int, seed: int, precision: str,
 ) -> Iterator[Record]:  # fmt: skip
     """Go on from ``state.step`` to ``spec.steps``; the result does not depend on where it was stopped in between.
 
@@ -120,8 +159,9 @@ def fit(
         prompts: Prompts of every class; encoded again at every step where the text tower is adapted.
         plan: The targets.
         spec: Steps, rates, batch.
+        safety: What keeps few labels from doing harm.
         shots: Labelled pictures per class; the L2 on the values is divided by it.
-        seed: Of the order of the views.
+        seed: Of the order of the views and of random choices.
         precision: ``float32``, or the half precision that forwards are cast to.
 
     Raises:
@@ -129,28 +169,45 @@ def fit(
     """
     device, scale = str(backbone.device), loss_scale(precision)
     decay = spec.value_decay / shots
-    with working_copy(backbone.module, state.delta) as copy:
-        while state.step < spec.steps:
+    frozen = None
+    if safety.agreement:
+        frozen = functional_call(state.prototypes, state.start, (views.features,)).detach()
+    lap = math.ceil(len(views.labels) / spec.batch_size)
+    forwards = max(part.forwards for part in state.parts)
+    with working_copy(backbone.module, *state.parts, watch=state.support and state.support.watch) as copy:
+        while state.step < spec.steps and not state.stopped:
             shape = 0.5 * (1 + math.cos(math.pi * state.step / spec.steps))
             rows = batch_rows(len(views.labels), spec.batch_size, seed, state.step)
-            labels = views.labels[torch.as_tensor(rows, device=views.labels.device)]
-            with autocast(precision, device):
-                logits = _logits(backbone, views, state.prototypes, prompts, plan, rows)
-            loss = F.cross_entropy(logits.float(), labels)
-            (scale * loss).backward()
+            at = torch.as_tensor(rows, device=views.labels.device)
+            labels = views.labels[at]
+            outputs = []
+            for number in range(forwards):
+                for part in state.parts:
+                    part.draw(seed, state.step, number)
+                with autocast(precision, device):
+                    outputs.append(logits_of(backbone, views, state.prototypes, prompts, plan, rows))
+            logits = outputs[0].logits.float()
+            loss = total = F.cross_entropy(logits, labels)
+            if frozen is not None:
+                total = total + safety.agreement * agreement(outputs[0], views.features[at], frozen[at])
+            if forwards > 1:
+                total = total + symmetric_kl(logits, outputs[1].logits.float())
+            (scale * total).backward()
             _unscale(state, scale, precision)
-            if state.delta.values.grad is not None:
-                state.delta.values.grad += 2 * decay * state.delta.values.data
-            for name, optimizer in state.optimizers.items():
-                optimizer.step(shape * (spec.learning_rate if name == "values" else spec.head_learning_rate))
-            copy.fold()
-            state.step += 1
+            for part in state.parts:
+                gradient_of(part).add_(part.values.data, alpha=2 * decay)
+            state.advance(copy, {"part": shape * spec.learning_rate, "head": shape * spec.head_learning_rate})
+            state.recent = loss.item() if state.step == 1 else state.recent + (loss.item() - state.recent) / lap
+            state.stopped = state.step >= lap and state.recent < safety.stop_loss
             hits = (logits.argmax(1) == labels).float().mean()
             yield Record(state.step, loss.item(), hits.item(), shape * spec.learning_rate)
+        if state.step:
+            state.average.give(state.learned())
 
 
 def _unscale(state: FitState, scale: float, precision: str) -> None:
-    gradients = [p.grad for p in (state.delta.values, *state.prototypes.parameters()) if p.grad is not None]
+    trained = (*(part.values for part in state.parts), *state.prototypes.parameters())
+    gradients = [p.grad for p in trained if p.grad is not None]
     if not all(bool(gradient.isfinite().all()) for gradient in gradients):
         raise AdapterError(
             f"gradients of step {state.step + 1} are not finite in {precision}; use --dtype bfloat16 or float32, or a "
@@ -158,19 +215,6 @@ def _unscale(state: FitState, scale: float, precision: str) -> None:
         )
     for gradient in gradients:
         gradient /= scale
-
-
-def _logits(
-    backbone: Backbone, views: Views, prototypes: Prototypes, prompts: Sequence[Sequence[str]], plan: Plan,
-    rows: Sequence[int],
-) -> Tensor:  # fmt: skip
-    """Logits of some views, differentiable in whatever the plan adapts."""
-    if views.layer is None:
-        images = views.features[torch.as_tensor(rows, device=views.features.device)]
-    else:
-        images = finish(backbone, views.batch(rows), views.layer)
-    text = class_texts(backbone, prompts) if "text" in plan.first_layer else None
-    return prototypes(images, text)
 
 
 def batch_rows(count: int, batch: int, seed: int, step: int) -> list[int]:

@@ -2,7 +2,8 @@
 
 Three choices, each by cross-validation on the support set alone: the share of the support means in the anchor, how
 sharp the anchor is, and how dear it is to leave it. The extremes are zero-shot, class mean and the linear probe,
-so that no peer on frozen features is out of reach. With one picture a class nothing can be held out; priors decide.
+so that no peer on frozen features is out of reach. With one picture a class nothing can be held out: how well the text
+alone tells these pictures apart, which it has never seen, says how far to trust it.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,6 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
-
-from kusabi.adapters.prototypes import PRIOR
 
 Rows = NDArray[np.float64]
 
@@ -51,8 +50,7 @@ def fit_head(
     features, text = features.astype(np.float64), text.astype(np.float64)
     fold = _folds(labels, pictures)
     if fold.max() == 0:
-        shots = min(len(np.unique(pictures[labels == c])) for c in np.unique(labels))
-        share = shots / (shots + PRIOR) if share is None else share
+        share = 1 / (1 + text_pictures(features, labels, pictures, text)) if share is None else share
         scale, strength = SCALE_PRIOR, STRENGTH_PRIOR
     else:
         share, scale = _anchor_choice(features, labels, text, fold, SHARES if share is None else (share,))
@@ -68,6 +66,21 @@ def refit(features: Rows, labels: NDArray[np.int64], text: Rows, share: float, s
     fitted = _fit(axes, labels, features @ anchor.T, strength, precise=True)
     weights, offsets = _unrotated(axes, anchor, fitted)
     return Head(weights, offsets, share, scale, strength)
+
+
+def text_pictures(features: Rows, labels: NDArray[np.int64], pictures: NDArray[np.int64], text: Rows) -> float:
+    """As how many labelled pictures a class the text embedding counts: ``1 / (1 - information)``.
+
+    Information is the share of the labels' entropy that the text explains on the pictures themselves, at its best
+    sharpness; one picture more is counted as told by chance, since of two pictures both are soon right. A mean of one
+    picture misses the class by its spread within; the text misses it by what it does not explain.
+    """
+    first = np.unique(pictures, return_index=True)[1]
+    logits, truth = features[first] @ text.T, labels[first]
+    chance = float(np.log(len(text)))
+    least = min(_loss(scale * logits, truth) for scale in SCALES)
+    explained = 1 - (least + chance) / ((len(truth) + 1) * chance)
+    return 1 / (1 - max(0.0, explained))
 
 
 def anchors(features: Rows, labels: NDArray[np.int64], text: Rows, share: float) -> Rows:

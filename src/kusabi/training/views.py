@@ -37,6 +37,23 @@ class Views:
             return self.reload(rows)
         return self.states[torch.as_tensor(rows)].to(self.features.device)
 
+    def first(self) -> "Views":
+        """The pictures themselves, one view each."""
+        return self.only(torch.arange(len(self.labels), device=self.labels.device) <= int(self.pictures.max()))
+
+    def only(self, which: Tensor) -> "Views":
+        """Some pictures, numbered anew; ``which`` ``(n * v,)`` says the same for all views of a picture."""
+        rows = torch.nonzero(which).flatten()
+        kept = rows.tolist()
+        return Views(
+            states=None if self.states is None else self.states[rows.to(self.states.device)],
+            features=self.features[rows],
+            labels=self.labels[rows],
+            pictures=self.pictures[rows].unique(return_inverse=True)[1],
+            layer=self.layer,
+            reload=lambda asked: self.reload([kept[row] for row in asked]),
+        )
+
 
 @torch.no_grad()
 def encode_views(

@@ -1,0 +1,150 @@
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kusabi.adapters.attach import attached
+from kusabi.adapters.moves import STILL, Moves
+from kusabi.adapters.prototypes import Prototypes
+from kusabi.adapters.targets import plan
+from kusabi.spec import MovesSpec, build, overlay
+from kusabi.training.learn import Setting, learn, moves_of, rescale
+from kusabi.training.scale_choice import choose_scales, picture_folds
+from kusabi.training.texts import class_texts
+from kusabi.training.views import adapted_features, encode_views
+
+PROMPTS = (("red",), ("green", "a green thing"), ("blue",))
+QUICK = {
+    "adapter": {"layers": "last-1", "budget": 500},
+    "training": {"steps": 3, "batch_size": 8, "learning_rate": 1e-2},
+    "data": {"shots": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def views(backbone, dataset):
+    return encode_views(backbone, dataset, dataset.train, 7, views=2, augment="safe", seed=0)
+
+
+def setting_of(backbone, **tables):
+    fields = QUICK
+    for table, values in tables.items():
+        fields = overlay(fields, {table: values})
+    spec = build(fields)
+    with torch.no_grad():
+        text = class_texts(backbone, PROMPTS)
+    return Setting(backbone, PROMPTS, text, plan(backbone.module, backbone.blocks, spec.adapter), spec, "float32", 4)
+
+
+def answers(backbone, views, learned):
+    with torch.no_grad(), attached(backbone.module, *learned.parts):
+        return learned.prototypes(adapted_features(backbone, views))
+
+
+@pytest.mark.parametrize("head", ["prototypes", "text"])
+def test_at_no_scale_at_all_the_answers_are_those_of_zero_shot_bitwise(head, backbone, views):
+    learned = learn(setting_of(backbone, adapter={"head": head}), views)
+    zero_shot = Prototypes(class_texts(backbone, PROMPTS), backbone.scale, backbone.bias)(views.features)
+    assert not torch.equal(answers(backbone, views, learned), zero_shot)
+    rescale(learned, 0.0, 0.0)
+    with torch.no_grad(), attached(backbone.module, *learned.parts):
+        same = adapted_features(backbone, views)
+    assert torch.equal(learned.prototypes(same), learned.prototypes(views.features))
+    assert torch.equal(learned.prototypes(views.features), zero_shot)
+
+
+def test_whole_scales_change_no_bit_and_half_ones_go_half_the_way(backbone, views):
+    learned = learn(setting_of(backbone), views)
+    whole = replace(learned, parts=copy.deepcopy(learned.parts), prototypes=copy.deepcopy(learned.prototypes))
+    rescale(whole, 1.0, 1.0)
+    assert torch.equal(whole.parts[0].values, learned.parts[0].values)
+    assert torch.equal(whole.prototypes.displacement, learned.prototypes.displacement)
+    rescale(whole, 0.5, 0.5)
+    torch.testing.assert_close(whole.parts[0].values.data, learned.parts[0].values.data / 2)
+    middle = (learned.start["displacement"] + learned.prototypes.displacement.data) / 2
+    torch.testing.assert_close(whole.prototypes.displacement.data, middle / 2)
+
+
+def test_the_dense_training_of_lt_sft_is_thrown_away(backbone, views):
+    learned = learn(setting_of(backbone, adapter={"support_rule": "change"}), views)
+    assert len(learned.parts[0]) == 500 and learned.steps == 3
+    counts = learned.parts[0].counts
+    shares = [round(500 * t.size / sum(t.size for t in plan_of(backbone))) for t in plan_of(backbone)]
+    assert list(counts) != shares  # ranked over all targets at once
+    assert learned.parts[0].values.data.abs().max() < 3.5 * 1e-2
+
+
+def plan_of(backbone):
+    return plan(backbone.module, backbone.blocks, build(QUICK).adapter).targets
+
+
+@pytest.mark.parametrize("granularity", ["entry", "row", "column", "4x4", "output", "struct"])
+@pytest.mark.parametrize("rule", ["random", "snip"])
+def test_every_granularity_trains_within_the_budget(rule, granularity, backbone, views):
+    adapter = {"support_rule": rule, "granularity": granularity, "budget": 40_000}
+    learned = learn(setting_of(backbone, adapter=adapter), views)
+    assert 0.9 * 40_000 < len(learned.parts[0]) <= 40_000
+    assert learned.parts[0].values.any()
+    if granularity == "row":
+        _, indices, _ = next(part for part in learned.parts[0].parts() if len(part[1]))
+        width = 384
+        assert torch.equal(
+            indices.view(-1, width) % width, torch.arange(width, dtype=torch.int32).expand_as(indices.view(-1, width))
+        )
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "energy"])
+def test_the_budget_is_shared_as_asked(allocation, backbone, views):
+    learned = learn(setting_of(backbone, adapter={"allocation": allocation}), views)
+    counts = learned.parts[0].counts
+    assert sum(counts) == 500
+    assert (max(counts) - min(counts) <= 1) == (allocation == "uniform")
+
+
+def test_moves_of_a_spec_are_those_of_the_engine():
+    assert moves_of(MovesSpec()) == replace(STILL, share=0.5)
+    asked = MovesSpec(move_every=4, move_phase=1, move_random=0.25, move_window=3, move_weakest="momentum")
+    assert moves_of(asked) == Moves(every=4, phase=1, share=0.5, rho=0.25, window=3, weakest="momentum")
+
+
+def test_scales_are_those_asked_for_or_the_best_when_retrained(backbone, views):
+    assert choose_scales(setting_of(backbone), views).losses == {}
+    fixed = choose_scales(setting_of(backbone, safety={"alpha": 0.25, "head_alpha": 0.75}), views)
+    assert (fixed.alpha, fixed.head_alpha) == (0.25, 0.75)
+    told = []
+    auto = setting_of(backbone, safety={"alpha": "auto", "head_alpha": "auto"})
+    found = choose_scales(auto, views, lambda done, total: told.append((done, total)))
+    assert told == [(1, 2), (2, 2)] and len(found.losses) == 15
+    assert found.losses[found.alpha, found.head_alpha] == min(found.losses.values())
+    # The loss at no scale at all is that of zero-shot on the pictures themselves, each held out once.
+    zero_shot = Prototypes(class_texts(backbone, PROMPTS), backbone.scale, backbone.bias)(views.features[:12])
+    expected = torch.nn.functional.cross_entropy(zero_shot.double(), views.labels[:12]).item()
+    assert found.losses[0.0, 0.0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_folds_split_pictures_of_each_class_and_never_their_views(views):
+    folds = picture_folds(views)
+    assert folds is not None
+    for picture in views.pictures.unique():
+        assert len(folds[views.pictures == picture].unique()) == 1
+    for label in views.labels.unique():
+        assert folds[views.labels == label].float().mean() == 0.5
+
+
+def test_with_one_picture_a_class_a_prior_scales(backbone, dataset, views):
+    one = views.only(views.pictures % 4 == 0)
+    assert picture_folds(one) is None
+    asked = setting_of(backbone, safety={"alpha": "auto", "head_alpha": "auto"})
+    found = choose_scales(asked, one)
+    assert 0 < found.alpha <= 1 and 0 < found.head_alpha <= 1 and found.losses == {}
+
+
+def test_some_views_are_those_pictures_alone(views):
+    some = views.only(views.pictures >= 6)
+    assert some.pictures.tolist() == [*range(6), *range(6)]
+    assert torch.equal(some.labels[:6], views.labels[6:12]) and torch.equal(some.labels[6:], views.labels[18:])
+    assert torch.equal(some.batch([7]), views.batch([19])) and torch.equal(some.features[7], views.features[19])
+    assert torch.equal(some.first().features, views.features[6:12])
+    reloaded = replace(some, states=None).batch([1, 8])
+    torch.testing.assert_close(reloaded, views.batch([7, 20]))
