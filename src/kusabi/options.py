@@ -17,6 +17,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 Folder = Annotated[str, typer.Argument(help="Pictures in class folders, a saved dataset, or a Hub id.")]
 RunPath = Annotated[Path, typer.Argument(help="A run folder, or an adapter folder.")]
 OtherBackbone = Annotated[str | None, typer.Option(help="Model folder or Hub id, where it moved since the training.")]
+Preset = Annotated[str | None, typer.Option(help="Published method to set support and moves by; flags win.")]
 SpecFile = Annotated[Path | None, typer.Option(help="TOML file with the same fields; flags win.")]
 
 
@@ -31,8 +32,8 @@ def with_spec(verb: Callable[..., None]) -> Callable[..., None]:
         if key != "kind"
     ]
 
-    def run(spec_file: Path | None = None, **arguments: Any) -> None:
-        flags: dict[str, Any] = {}
+    def run(spec_file: Path | None = None, preset: str | None = None, **arguments: Any) -> None:
+        flags = _preset(preset) if preset is not None else {}
         for option in options:
             value = arguments.pop(option.name)
             if value not in (None, []):
@@ -42,12 +43,19 @@ def with_spec(verb: Callable[..., None]) -> Callable[..., None]:
         verb(spec=spec, **arguments)
 
     file_option = inspect.Parameter("spec_file", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=SpecFile)
+    preset_option = inspect.Parameter("preset", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Preset)
     keywords = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
     required = [p for p in keywords if p.default is inspect.Parameter.empty]
     optional = [p for p in keywords if p.default is not inspect.Parameter.empty]
-    run.__signature__ = inspect.Signature([*required, *optional, file_option, *options])  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature([*required, *optional, file_option, preset_option, *options])  # type: ignore[attr-defined]
     run.__name__, run.__doc__ = verb.__name__, verb.__doc__
     return run
+
+
+def _preset(name: str) -> dict[str, Any]:
+    from kusabi.adapters.presets import spec_fields
+
+    return spec_fields(name)
 
 
 def _place(key: str) -> tuple[str | None, str]:

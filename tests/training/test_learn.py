@@ -6,8 +6,10 @@ import torch
 
 from kusabi.adapters.attach import attached
 from kusabi.adapters.moves import STILL, Moves
+from kusabi.adapters.presets import PRESETS, spec_fields
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.targets import plan
+from kusabi.errors import SpecError
 from kusabi.spec import MovesSpec, build, overlay
 from kusabi.training.learn import Setting, learn, moves_of, rescale
 from kusabi.training.scale_choice import choose_scales, picture_folds
@@ -106,6 +108,19 @@ def test_moves_of_a_spec_are_those_of_the_engine():
     assert moves_of(MovesSpec()) == replace(STILL, share=0.5)
     asked = MovesSpec(move_every=4, move_phase=1, move_random=0.25, move_window=3, move_weakest="momentum")
     assert moves_of(asked) == Moves(every=4, phase=1, share=0.5, rho=0.25, window=3, weakest="momentum")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_as_fields_of_a_spec_is_that_preset(name):
+    spec, preset = build(spec_fields(name)), PRESETS[name]
+    assert moves_of(spec.moves) == preset.moves
+    assert (spec.adapter.support_rule, spec.adapter.density) == (preset.rule, preset.density)
+    assert spec.adapter.granularity == preset.granularity
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    with pytest.raises(SpecError, match=r"--preset lora: not known; choose from shira-random, .*, spiel"):
+        spec_fields("lora")
 
 
 def test_scales_are_those_asked_for_or_the_best_when_retrained(backbone, views):

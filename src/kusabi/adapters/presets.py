@@ -5,11 +5,12 @@ which belong to the training.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from kusabi.adapters.moves import STILL, Moves
+from kusabi.errors import SpecError
 
 
 @dataclass(frozen=True)
@@ -102,3 +103,19 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "drop-and-grow": DROP_AND_GROW,
     }
 )
+
+
+def spec_fields(name: str) -> dict[str, dict[str, Any]]:
+    """A preset as the fields of a spec, to be laid under whatever else is asked.
+
+    Raises:
+        SpecError: If there is no such preset.
+    """
+    if name not in PRESETS:
+        raise SpecError(f"--preset {name}: not known; choose from {', '.join(PRESETS)}")
+    preset = PRESETS[name]
+    moves = {"random" if key == "rho" else key: value for key, value in asdict(preset.moves).items()}
+    return {
+        "adapter": {"support_rule": preset.rule, "density": preset.density, "granularity": preset.granularity},
+        "moves": {f"move_{key}": value for key, value in moves.items()},
+    }
