@@ -1,0 +1,108 @@
+"""One task, shots and seed: what all trainings of it share, computed once, and the accuracy of each.
+
+The frozen lower layers run once over the views and once over the query pictures, whatever is trained above them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kusabi.adapters.attach import attached
+from kusabi.adapters.targets import plan
+from kusabi.backbones.prefix import enter, finish
+from kusabi.backbones.preprocessing import pixels
+from kusabi.evaluation.peers import class_mean, linear_probe
+from kusabi.recipes.question import Question, pose
+from kusabi.recipes.watch import silent
+from kusabi.spec import AdaptSpec
+from kusabi.training.learn import Learned, Setting
+from kusabi.training.texts import class_texts
+from kusabi.training.views import Views, blocks_of, encode_views
+
+
+@dataclass(frozen=True)
+class QuerySide:
+    """Query pictures as the frozen layers see them: ``states`` enter layer ``layer``, ``features`` ``(m, D)``."""
+
+    layer: int
+    states: Tensor
+    features: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A question, its views, and its query side."""
+
+    question: Question
+    views: Views
+    text: Tensor
+    query: QuerySide
+
+    def setting(self, spec: AdaptSpec) -> Setting:
+        """What a training of this cell needs, for a spec that differs in adapter and training alone."""
+        backbone = self.question.backbone
+        targets = plan(backbone.module, backbone.blocks, spec.adapter)
+        assert targets.first_layer == {"vision": self.query.layer}, "the frozen layers of a cell are those of all specs"
+        return Setting(
+            backbone, self.question.prompts, self.text, targets, spec, self.question.precision, spec.data.shots
+        )
+
+    @torch.no_grad()
+    def accuracy(self, learned: Learned) -> float:
+        """Of the adapted model on the query pictures."""
+        backbone, query = self.question.backbone, self.query
+        with attached(backbone.module, *learned.parts):
+            logits = [learned.prototypes(finish(backbone, states, query.layer)) for states in query.states.split(50)]
+        return float((torch.cat(logits).argmax(1) == query.labels).double().mean())
+
+    def peers(self) -> dict[str, float]:
+        """Zero-shot and the peers on frozen features."""
+        features, labels, pictures = (
+            self.views.features.double().cpu().numpy(), self.views.labels.cpu().numpy(),
+            self.views.pictures.cpu().numpy(),
+        )  # fmt: skip
+        query, truth = self.query.features.double().cpu().numpy(), self.query.labels.cpu().numpy()
+        classes = len(self.question.dataset.classes)
+        scores: Mapping[str, Any] = {
+            "zero_shot": query @ self.text.double().cpu().numpy().T,
+            "class_mean": class_mean(features, labels, query, classes, groups=pictures),
+            "linear_probe": linear_probe(features, labels, pictures, query, classes),
+        }
+        return {name: float((np.asarray(of).argmax(1) == truth).mean()) for name, of in scores.items()}
+
+
+def open_cell(folder: Path, spec: AdaptSpec, query: QuerySide | None = None) -> Cell:
+    """Everything that is computed once.
+
+    Args:
+        folder: Of the task's pictures.
+        spec: Task, shots, seed, placement.
+        query: Of another cell of the same task and placement, to save computing it again.
+    """
+    question = pose(str(folder), spec, device="cpu", threads=None, watch=silent)
+    layer = question.plan.first_layer["vision"]
+    views = encode_views(
+        question.backbone, question.dataset, question.split.support, layer, views=spec.data.views,
+        augment=spec.data.augment, seed=spec.seed,
+    )  # fmt: skip
+    with torch.no_grad():
+        text = class_texts(question.backbone, question.prompts)
+    return Cell(question, views, text, query or _query_side(question, layer))
+
+
+@torch.no_grad()
+def _query_side(question: Question, layer: int) -> QuerySide:
+    backbone, states, features = question.backbone, [], []
+    pictures = question.split.query  # type: ignore[union-attr]  # tasks of the benchmark hold pictures out
+    for block in blocks_of(pictures):
+        shown = pixels([question.dataset.open(picture) for picture in block], backbone.preprocessing)
+        states.append(enter(backbone, shown.to(backbone.device), layer))
+        features.append(finish(backbone, states[-1], layer))
+    labels = torch.tensor([picture.label for picture in pictures])
+    return QuerySide(layer, torch.cat(states), torch.cat(features), labels.to(backbone.device))
