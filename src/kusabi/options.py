@@ -25,12 +25,7 @@ def with_spec(verb: Callable[..., None]) -> Callable[..., None]:
     """Give a verb one option per field of the spec; it receives the finished ``spec``."""
     own = [p for p in inspect.signature(verb).parameters.values() if p.name != "spec"]
     options = [_option("seed", AdaptSpec.model_fields["seed"], "spec")]
-    options += [
-        _option(key, field, part)
-        for part, model in PARTS.items()
-        for key, field in model.model_fields.items()
-        if key != "kind"
-    ]
+    options += [_option(key, field, part) for part, model in PARTS.items() for key, field in model.model_fields.items()]
 
     def run(spec_file: Path | None = None, preset: str | None = None, **arguments: Any) -> None:
         flags = _preset(preset) if preset is not None else {}

@@ -8,9 +8,9 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kusabi.errors import SpecError, listed
 
@@ -57,10 +57,12 @@ class DataSpec(_Part):
     )
 
 
-class SparseDeltaSpec(_Part):
-    """K trainable entries of frozen weights, and the classifier that goes with them."""
+class AdapterSpec(_Part):
+    """What is trained, where, how much of it, and the classifier that goes with it."""
 
-    kind: Literal["sparse_delta"] = Field(default="sparse_delta", description="Kind of adapter.")
+    kind: Literal["sparse_delta", "low_rank", "hybrid", "bottleneck"] = Field(
+        default="sparse_delta", description="Kind of adapter; hybrid: a sparse delta and a low-rank part."
+    )
     density: float = Field(default=0.005, gt=0, le=1, description="Trained share of the targeted weights.")
     budget: int | None = Field(default=None, ge=1, description="Trained weight entries in all; overrides the density.")
     support_rule: Literal["random", "magnitude", "gradient", "snip", "change"] = Field(
@@ -83,6 +85,39 @@ class SparseDeltaSpec(_Part):
     blend: float | None = Field(
         default=None, ge=0, le=1, description="Share of the support means; cross-validated when absent."
     )
+
+
+class LowRankSpec(_Part):
+    """Low-rank updates: kinds low_rank and hybrid."""
+
+    rank: int | None = Field(default=None, ge=1, description="Rank of every weight; what the budget pays when absent.")
+    lora_alpha: float | None = Field(
+        default=None, gt=0, description="Scale times the rank; twice the rank when absent."
+    )
+    rank_stabilized: bool = Field(default=False, description="Divide alpha by the root of the rank (rsLoRA).")
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of a layer's inputs hidden in training.")
+    shrinkage: float | None = Field(
+        default=None, ge=0, description="Strength that closes ranks (SoRA); none if absent."
+    )
+    low_rank_share: float = Field(default=0.5, ge=0, le=1, description="Of a hybrid's budget, where no rank is given.")
+
+
+class BottleneckSpec(_Part):
+    """Inserted blocks: kind bottleneck."""
+
+    where: Literal["attention", "mlp", "both"] = Field(default="both", description="Sublayers that blocks come after.")
+    form: Literal["sequential", "parallel"] = Field(default="sequential", description="How blocks are joined.")
+    bottleneck_size: int = Field(default=16, ge=1, le=65_536, description="Features of a block, before widening.")
+    activation: Literal["relu", "gelu", "silu"] = Field(default="relu", description="Between down and up.")
+    bottleneck_scale: float = Field(default=1.0, description="What a block's output is multiplied by.")
+    bottleneck_dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of its features hidden in training.")
+    experts: int = Field(default=1, ge=1, le=127, description="Disjoint shares of up, one drawn per forward (MoSA).")
+    prune_rule: Literal["random", "magnitude", "snip", "grasp", "synflow"] = Field(
+        default="snip", description="What survives at birth (SparseAdapter)."
+    )
+    prune_scope: Literal["global", "local"] = Field(default="global", description="One threshold, or one per matrix.")
+    widen: int = Field(default=1, ge=1, le=1024, description="Times as wide at as many entries (Large-Sparse).")
+    down_init: Literal["normal", "kaiming"] = Field(default="normal", description="How down is drawn; up starts at 0.")
 
 
 class MovesSpec(_Part):
@@ -140,10 +175,21 @@ class AdaptSpec(_Part):
     seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Seed of every random choice.")
     backbone: BackboneSpec = BackboneSpec()
     data: DataSpec = DataSpec()
-    adapter: SparseDeltaSpec = SparseDeltaSpec()
+    adapter: AdapterSpec = AdapterSpec()
+    low_rank: LowRankSpec = LowRankSpec()
+    bottleneck: BottleneckSpec = BottleneckSpec()
     moves: MovesSpec = MovesSpec()
     safety: SafetySpec = SafetySpec()
     training: TrainingSpec = TrainingSpec()
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        """A setting of another kind would be silently without effect."""
+        for part, kinds in _KINDS.items():
+            set_anyway = [key for key, value in getattr(self, part) if value != PARTS[part].model_fields[key].default]
+            if set_anyway and self.adapter.kind not in kinds:
+                raise ValueError(f"{part}.{set_anyway[0]} is for kind {' or '.join(kinds)}, not {self.adapter.kind}")
+        return self
 
     @property
     def digest(self) -> str:
@@ -152,10 +198,18 @@ class AdaptSpec(_Part):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+_KINDS = {
+    "low_rank": ("low_rank", "hybrid"),
+    "bottleneck": ("bottleneck",),
+    "moves": ("sparse_delta", "hybrid"),
+}
+
 PARTS: dict[str, type[_Part]] = {
     "backbone": BackboneSpec,
     "data": DataSpec,
-    "adapter": SparseDeltaSpec,
+    "adapter": AdapterSpec,
+    "low_rank": LowRankSpec,
+    "bottleneck": BottleneckSpec,
     "moves": MovesSpec,
     "safety": SafetySpec,
     "training": TrainingSpec,
@@ -221,6 +275,8 @@ def _complaint(problem: dict[str, Any]) -> str:
     path = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{path}'{_known(problem['loc'])}"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
     return f"'{path}': {problem['msg']} (got {problem['input']!r})"
 
 

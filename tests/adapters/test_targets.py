@@ -5,7 +5,7 @@ from torch import nn
 
 from kusabi.adapters.targets import layer_range, plan
 from kusabi.errors import AdapterError
-from kusabi.spec import SparseDeltaSpec
+from kusabi.spec import AdapterSpec
 
 LAYER = {"self_attn.in_proj_weight": 192, "self_attn.out_proj.weight": 64, "linear1.weight": 128, "linear2.weight": 128}
 
@@ -13,7 +13,7 @@ LAYER = {"self_attn.in_proj_weight": 192, "self_attn.out_proj.weight": 64, "line
 def test_the_default_is_the_upper_half_of_the_vision_tower_all_matrices_and_nothing_changes(towers, blocks, digest):
     module = towers()
     before = digest(module)
-    planned = plan(module, blocks, SparseDeltaSpec(density=0.125))
+    planned = plan(module, blocks, AdapterSpec(density=0.125))
     assert [(t.tensor, t.tower, t.layer, t.projection, t.size, t.entries) for t in planned.targets] == [
         (f"vision.{layer}.{projection}", "vision", layer, projection, size, size // 8)
         for layer in (2, 3)
@@ -29,7 +29,7 @@ def test_the_default_is_the_upper_half_of_the_vision_tower_all_matrices_and_noth
 @settings(max_examples=40, deadline=None)
 @given(budget=st.integers(1, 3072), tower=st.sampled_from(["vision", "text", "both"]))
 def test_entries_add_up_to_the_budget_and_none_exceeds_its_weight(towers, blocks, budget, tower):
-    spec, size = SparseDeltaSpec(budget=budget, tower=tower, layers="all"), {"vision": 2048, "text": 1024, "both": 3072}
+    spec, size = AdapterSpec(budget=budget, tower=tower, layers="all"), {"vision": 2048, "text": 1024, "both": 3072}
     if budget > size[tower]:
         with pytest.raises(AdapterError, match=f"budget {budget} is larger than the {size[tower]} entries"):
             plan(towers(), blocks, spec)
@@ -52,13 +52,13 @@ def test_entries_add_up_to_the_budget_and_none_exceeds_its_weight(towers, blocks
     ],
 )
 def test_patterns_meet_whole_paths_or_their_parts(towers, blocks, patterns, found):
-    planned = plan(towers(), blocks, SparseDeltaSpec(projections=patterns, layers="0", density=1.0))
+    planned = plan(towers(), blocks, AdapterSpec(projections=patterns, layers="0", density=1.0))
     assert {target.projection for target in planned.targets} == found
 
 
 def test_no_match_is_an_error_that_names_what_exists(towers, blocks):
     with pytest.raises(AdapterError) as refusal:
-        plan(towers(), blocks, SparseDeltaSpec(projections=("q_proj", "fc?")))
+        plan(towers(), blocks, AdapterSpec(projections=("q_proj", "fc?")))
     message = str(refusal.value)
     assert "'q_proj', 'fc?'" in message and "'vision'" in message and "'upper-half'" in message
     assert all(projection in message for projection in LAYER)
@@ -68,12 +68,12 @@ def test_a_tied_weight_is_one_target_under_its_first_name(towers, blocks):
     module = towers()
     module["text"][1].linear1.weight = module["text"][0].linear1.weight
     module["text"][1].linear2.weight = module["vision"][3].linear2.weight
-    planned = plan(module, blocks, SparseDeltaSpec(tower="both", layers="all", density=1.0))
+    planned = plan(module, blocks, AdapterSpec(tower="both", layers="all", density=1.0))
     names = [target.tensor for target in planned.targets]
     assert planned.size == planned.entries == 3072 - 256
     assert "text.0.linear1.weight" in names and "text.1.linear1.weight" not in names
     assert names.count("vision.3.linear2.weight") == 1 and "text.1.linear2.weight" not in names
-    upper = plan(module, blocks, SparseDeltaSpec(tower="text", layers="1", projections=("linear1",), density=1.0))
+    upper = plan(module, blocks, AdapterSpec(tower="text", layers="1", projections=("linear1",), density=1.0))
     assert [target.tensor for target in upper.targets] == ["text.0.linear1.weight"], "the name the model lists it under"
 
 
@@ -81,7 +81,7 @@ def test_kernels_are_targets_and_norms_embeddings_and_biases_are_not():
     block = nn.Sequential(
         nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Embedding(5, 7), nn.Linear(2, 2), nn.Conv1d(2, 1, 2)
     )
-    planned = plan(nn.ModuleDict({"block": block}), {"vision": ["block"]}, SparseDeltaSpec(layers="all", density=1.0))
+    planned = plan(nn.ModuleDict({"block": block}), {"vision": ["block"]}, AdapterSpec(layers="all", density=1.0))
     sizes = {target.tensor: target.size for target in planned.targets}
     assert sizes == {"block.0.weight": 54, "block.3.weight": 4, "block.4.weight": 4}
 

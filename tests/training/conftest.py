@@ -5,7 +5,7 @@ from PIL import Image
 from kusabi.adapters.targets import plan
 from kusabi.backbones.dual_encoder import load_backbone
 from kusabi.data.dataset import Dataset, Example
-from kusabi.spec import SparseDeltaSpec
+from kusabi.spec import AdapterSpec
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def dataset():
 
 @pytest.fixture(scope="session")
 def spec():
-    return SparseDeltaSpec(layers="last-1", budget=500)
+    return AdapterSpec(layers="last-1", budget=500)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.adapters.targets import plan
 from kusabi.backbones.digest import module_digest
 from kusabi.errors import AdapterError
-from kusabi.spec import SafetySpec, SparseDeltaSpec, TrainingSpec
+from kusabi.spec import AdapterSpec, SafetySpec, TrainingSpec
 from kusabi.training.agreement import agreement, symmetric_kl
 from kusabi.training.fit import FitState, batch_rows, fit
 from kusabi.training.forward import Forward
@@ -167,7 +167,7 @@ def test_a_pure_text_classifier_is_not_trained(backbone, views, targets):
 
 
 def test_the_text_tower_learns_too(backbone, dataset):
-    targets = plan(backbone.module, backbone.blocks, SparseDeltaSpec(tower="text", layers="last-1", budget=200))
+    targets = plan(backbone.module, backbone.blocks, AdapterSpec(tower="text", layers="last-1", budget=200))
     frozen = encode_views(backbone, dataset, dataset.train, None, views=1, augment="none", seed=0)
     before = module_digest(backbone.module)
     state = start(backbone, frozen, targets, train_head=False)

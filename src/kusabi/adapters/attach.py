@@ -29,6 +29,7 @@ class _Page:
 
     indices: Tensor | None  # (u,) int64, rising; None for the whole weight
     originals: Tensor  # (u,) in the weight's own dtype
+    owner: AdapterPart | None  # the delta whose positions these are, one for one; None once others came
 
 
 @dataclass
@@ -117,7 +118,7 @@ def _join(module: nn.Module, part: AdapterPart) -> None:
         ledger.attached.append(part)
     elif isinstance(part, WeightDelta):
         parameters = dict(module.named_parameters())
-        pages = {name: _grown(ledger.pages.get(name), parameters[name], part.added(name)[0]) for name in part.weights}
+        pages = {name: _grown(ledger.pages.get(name), parameters[name], part, name) for name in part.weights}
         ledger.pages.update(pages)  # all originals are safe before the first write
         ledger.attached.append(part)
         _refold(ledger, parameters, part.weights)
@@ -145,21 +146,22 @@ def _leave(module: nn.Module, part: AdapterPart, before: int) -> None:
 
 
 @torch.no_grad()
-def _grown(page: _Page | None, weight: nn.Parameter, indices: Tensor | None) -> _Page:
+def _grown(page: _Page | None, weight: nn.Parameter, part: WeightDelta, name: str) -> _Page:
     """The page with the positions of one more delta; known originals win over what the weight holds now."""
     if page is not None and page.indices is None:
-        return page
+        return _Page(None, page.originals, None)
+    indices = part.added(name)[0]
     wanted = None if indices is None else indices.to(weight.device, torch.int64)
     if page is None or page.indices is None:
-        return _Page(wanted, _read(weight, wanted))
+        return _Page(wanted, _read(weight, wanted), part)
     if wanted is None:
         originals = _read(weight, None)
         originals[page.indices] = page.originals
-        return _Page(None, originals)
+        return _Page(None, originals, None)
     union = torch.cat([page.indices, wanted]).unique()
     originals = _read(weight, union)
     originals[torch.searchsorted(union, page.indices)] = page.originals
-    return _Page(union, originals)
+    return _Page(union, originals, None)
 
 
 @torch.no_grad()
@@ -167,11 +169,16 @@ def _refold(ledger: _Ledger, parameters: dict[str, nn.Parameter], names: tuple[s
     """Write originals plus the sum of all attached amounts, in the order of attaching."""
     for name in names:
         page, weight = ledger.pages[name], parameters[name]
-        total = torch.zeros(len(page.originals), dtype=torch.float32, device=weight.device)
-        for delta in ledger.deltas:
-            if name in delta.weights:
+        covering = [delta for delta in ledger.deltas if name in delta.weights]
+        if not covering:
+            _write(weight, page.indices, page.originals)
+        elif covering == [page.owner]:
+            _write(weight, page.indices, folded(page.originals, covering[0].added(name)[1].to(weight.device)))
+        else:
+            total = torch.zeros(len(page.originals), dtype=torch.float32, device=weight.device)
+            for delta in covering:
                 _add(total, page.indices, *delta.added(name))
-        _write(weight, page.indices, folded(page.originals, total))
+            _write(weight, page.indices, folded(page.originals, total))
 
 
 def _add(total: Tensor, page: Tensor | None, indices: Tensor | None, amounts: Tensor) -> None:

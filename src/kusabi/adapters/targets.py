@@ -10,7 +10,7 @@ from torch import nn
 
 from kusabi.adapters.support import allocate
 from kusabi.errors import AdapterError
-from kusabi.spec import SparseDeltaSpec
+from kusabi.spec import AdapterSpec
 
 BYTES_PER_ENTRY = 3.5  # bf16 value and gap-coded index at 0.1 % density; denser supports need less
 
@@ -64,8 +64,8 @@ class Plan:
         }
 
 
-def plan(module: nn.Module, blocks: Mapping[str, Sequence[str]], spec: SparseDeltaSpec) -> Plan:
-    """Choose the targets of a spec; nothing is changed.
+def plan(module: nn.Module, blocks: Mapping[str, Sequence[str]], spec: AdapterSpec) -> Plan:
+    """The targeted weights of a spec, its budget shared over them by size; nothing is changed.
 
     Args:
         module: The frozen model.
@@ -75,19 +75,16 @@ def plan(module: nn.Module, blocks: Mapping[str, Sequence[str]], spec: SparseDel
     Raises:
         AdapterError: If nothing matches, naming what could have matched.
     """
-    towers = ("vision", "text") if spec.tower == "both" else (spec.tower,)
     found: list[tuple[str, str, int, str, int]] = []
     canonical = {id(parameter): name for name, parameter in module.named_parameters()}  # tied weights: first name
     seen: set[int] = set()
     known: set[str] = set()
-    for tower in towers:
-        for layer in layer_range(spec.layers, len(blocks[tower])):
-            block = blocks[tower][layer]
-            for projection, parameter in _weights(module.get_submodule(block)):
-                known.add(projection)
-                if any(_matches(projection, pattern) for pattern in spec.projections) and id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    found.append((canonical[id(parameter)], tower, layer, projection, parameter.numel()))
+    for tower, layer, block in placed_blocks(blocks, spec):
+        for projection, parameter in _weights(module.get_submodule(block)):
+            known.add(projection)
+            if any(_matches(projection, pattern) for pattern in spec.projections) and id(parameter) not in seen:
+                seen.add(id(parameter))
+                found.append((canonical[id(parameter)], tower, layer, projection, parameter.numel()))
     if not found:
         raise AdapterError(
             f"no weight matches tower '{spec.tower}', layers '{spec.layers}', projections "
@@ -100,6 +97,17 @@ def plan(module: nn.Module, blocks: Mapping[str, Sequence[str]], spec: SparseDel
     shares = allocate(budget, sizes)
     targets = (Target(*row, entries=k) for row, k in zip(found, shares, strict=True))
     return Plan(tuple(target for target in targets if target.entries))
+
+
+def placed_blocks(blocks: Mapping[str, Sequence[str]], spec: AdapterSpec) -> Iterator[tuple[str, int, str]]:
+    """Tower, layer and name of every block that a spec names, from bottom to top.
+
+    Raises:
+        AdapterError: If a tower has no such layer.
+    """
+    for tower in ("vision", "text") if spec.tower == "both" else (spec.tower,):
+        for layer in layer_range(spec.layers, len(blocks[tower])):
+            yield tower, layer, blocks[tower][layer]
 
 
 def layer_range(text: str, count: int) -> tuple[int, ...]:
