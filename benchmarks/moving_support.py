@@ -12,6 +12,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +47,25 @@ def static(percent: float, rule: str) -> dict[str, Any]:
     return {"adapter": {"density": percent / 100, "support_rule": rule}}
 
 
-SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    **{f"moving K={k}% rho={rho} T={every}": moving(k, rho, every)
-       for k, rho, every in [
-           (0.1, 0.5, 10),
-           (0.01, 0.5, 10), (1, 0.5, 10), (0.1, 0, 10), (0.1, 1, 10), (0.1, 0.5, 5), (0.1, 0.5, 20),
-           (1, 0, 10), (1, 1, 10), (1, 0, 5), (1, 0.5, 5), (1, 1, 5),
-       ]},
-    **{f"static gradient K={k}%": static(k, "gradient") for k in (0.01, 0.1, 1)},
-    **{f"static random K={k}%": static(k, "random") for k in (0.1, 1)},
+Settings = Mapping[str, Mapping[str, Any]]
+
+
+def _moving(settings: Sequence[tuple[float, float, int]]) -> Settings:
+    return {f"moving K={k}% rho={rho} T={every}": moving(k, rho, every) for k, rho, every in settings}
+
+
+FIRST: Settings = {
+    **_moving([(0.1, 0.5, 10), (0.01, 0.5, 10), (1, 0.5, 10)]),
+    **_moving([(0.1, 0, 10), (0.1, 1, 10), (0.1, 0.5, 5), (0.1, 0.5, 20)]),
+    "static gradient K=0.1%": static(0.1, "gradient"),
+    "static gradient K=1%": static(1, "gradient"),
+    "static random K=0.1%": static(0.1, "random"),
     "SO, unbounded, 0.05% T=10": {
         "adapter": {"density": 0.0005, "support_rule": "random"}, "moves": {"move_every": 10, "move_union": True},
     },
 }  # fmt: skip
+GRID: Settings = _moving([(1, rho, every) for every in (5, 10) for rho in (0, 0.5, 1)])
+SETTINGS: Settings = FIRST | GRID
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -72,33 +79,37 @@ def main(words: Sequence[str] | None = None) -> None:
         print(table(read(asked.out)))
         return
     command = shlex.join(["python", "-m", "benchmarks.moving_support", *(sys.argv[1:] if words is None else words)])
-    done = {_key(line) for line in read(asked.out)}
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    for name, task in DEVELOPMENT.items():
-        folder = asked.cache / "pictures" / f"development-{name}"
-        learned, judged = task.pictures(asked.cache)
-        lay_out(learned, balanced(judged, QUERY), folder)
-        query: QuerySide | None = None
-        for shots in SHOTS:
-            for seed in SEEDS:
-                missing = [s for s in SETTINGS if (name, shots, seed, s) not in done]
-                if not missing:
-                    continue
-                cell = open_cell(folder, spec_of(task.input_size, shots, seed, {}), query)
-                query, peers = cell.query, cell.peers()
-                for setting in missing:
-                    spec = spec_of(task.input_size, shots, seed, SETTINGS[setting])
-                    found = learn(cell.setting(spec), cell.views)
-                    line = {
-                        "task": name, "shots": shots, "seed": seed, "setting": setting,
-                        "accuracy": cell.accuracy(found), "entries": sum(map(len, found.parts)), "peers": peers,
-                        "query_pictures": len(query.labels), "spec": spec.digest,
-                        "backbone": cell.question.backbone.card()["digest"], "environment": environment(),
-                        "command": command,
-                    }  # fmt: skip
-                    with asked.out.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(line) + "\n")
-                    print(f"{name}, {shots} shots, seed {seed}, {setting}: {line['accuracy']:.3f}", flush=True)
+    for settings in (FIRST, GRID):
+        for name in DEVELOPMENT:
+            _measure(name, settings, asked, command)
+
+
+def _measure(name: str, settings: Settings, asked: argparse.Namespace, command: str) -> None:
+    """What is missing of one task."""
+    task, folder = DEVELOPMENT[name], asked.cache / "pictures" / f"development-{name}"
+    learned, judged = task.pictures(asked.cache)
+    lay_out(learned, balanced(judged, QUERY), folder)
+    done = {_key(line) for line in read(asked.out)}
+    query: QuerySide | None = None
+    for shots, seed in product(SHOTS, SEEDS):
+        missing = [setting for setting in settings if (name, shots, seed, setting) not in done]
+        if not missing:
+            continue
+        cell = open_cell(folder, spec_of(task.input_size, shots, seed, {}), query)
+        query, peers = cell.query, cell.peers()
+        for setting in missing:
+            spec = spec_of(task.input_size, shots, seed, SETTINGS[setting])
+            found = learn(cell.setting(spec), cell.views)
+            line = {
+                "task": name, "shots": shots, "seed": seed, "setting": setting, "accuracy": cell.accuracy(found),
+                "entries": sum(map(len, found.parts)), "peers": peers, "query_pictures": len(query.labels),
+                "spec": spec.digest, "backbone": cell.question.backbone.card()["digest"],
+                "environment": environment(), "command": command,
+            }  # fmt: skip
+            with asked.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            print(f"{name}, {shots} shots, seed {seed}, {setting}: {line['accuracy']:.3f}", flush=True)
 
 
 def spec_of(input_size: int, shots: int, seed: int, fields: Mapping[str, Any]) -> AdaptSpec:
