@@ -189,6 +189,8 @@ class AdaptSpec(_Part):
             set_anyway = [key for key, value in getattr(self, part) if value != PARTS[part].model_fields[key].default]
             if set_anyway and self.adapter.kind not in kinds:
                 raise ValueError(f"{part}.{set_anyway[0]} is for kind {' or '.join(kinds)}, not {self.adapter.kind}")
+        if self.adapter.support_rule == "change" and self.adapter.kind != "sparse_delta":
+            raise ValueError(f"adapter.support_rule 'change' is for kind sparse_delta, not {self.adapter.kind}")
         return self
 
     @property

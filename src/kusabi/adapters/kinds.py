@@ -5,11 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
+from kusabi.adapters.bottleneck import Bottleneck
+from kusabi.adapters.low_rank import LowRank
 from kusabi.adapters.part import AdapterPart
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.errors import AdapterError
 
-KINDS: Mapping[str, type[AdapterPart]] = {kind.kind: kind for kind in (SparseDelta,)}
+KINDS: Mapping[str, type[AdapterPart]] = {kind.kind: kind for kind in (SparseDelta, LowRank, Bottleneck)}
 
 
 def build_part(described: Mapping[str, Any], supports: Mapping[str, Tensor]) -> AdapterPart:

@@ -30,7 +30,6 @@ class AdapterPart(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
-    forwards: int = 1  # in training, each with random choices of its own; a second one is held to the first
     values: nn.Parameter
     indices: Tensor
 
@@ -103,11 +102,25 @@ class AdapterPart(nn.Module, ABC):
     def rescale(self, alpha: float) -> None:
         """Weaken what the part adds to ``alpha`` times it, in place; at 0 the model is the frozen one."""
 
+    @property
+    def forwards(self) -> int:
+        """How many forwards of the same batch an update takes: ``draw`` is told their numbers from 0."""
+        return 1
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Positions that each of its own tensors has; those of the backbone's are the backbone's to say."""
+        return {}
+
     def draw(self, seed: int, step: int, number: int) -> None:
         """Before forward ``number`` of update ``step``: take the random choices of that forward, if there are any."""
 
     def settle(self, rate: float, progress: float) -> None:
         """After an update of learning rate ``rate``, with a share ``progress`` of all updates done."""
+
+    def finished(self) -> "AdapterPart":
+        """The part to keep after training; what only training needed is gone."""
+        return self
 
     def extra_repr(self) -> str:  # noqa: D102 (torch's own hook)
         return f"entries={len(self)}, targets={len(self.names)}"

@@ -88,6 +88,7 @@ def record(
     """The content of ``evaluation.json``."""
     weights = out / ADAPTER / WEIGHTS
     plan, head = question.plan, fitted.adapter.card["head"]
+    entries = sum(map(len, fitted.adapter.parts))
     without, within = scores.seconds
     return {
         "schema": SCHEMA,
@@ -96,9 +97,9 @@ def record(
         "adapter": {
             "kind": spec.adapter.kind,
             "support_rule": spec.adapter.support_rule,
-            "entries": plan.entries,
+            "entries": entries,
             "targeted": plan.size,
-            "density": plan.entries / plan.size,
+            "density": entries / plan.size,
             "head": head["kind"],
             "blend": head.get("share"),
             "head_entries": sum(tensor.numel() for tensor in fitted.adapter.head.values()),

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from kusabi.adapters.checkpoint import Adapter, rounded, save_adapter
+from kusabi.adapters.outline import outline
 from kusabi.adapters.targets import Plan
 from kusabi.backbones.backbone import Backbone
 from kusabi.data.dataset import Dataset, Example
@@ -102,7 +103,7 @@ def card(
         "steps": learned.steps,
         "scales": {"alpha": scales.alpha, "head_alpha": scales.head_alpha},
         "seed": spec.seed,
-        "targets": [asdict(target) for target in plan.targets],
+        "targets": outline(backbone.module, backbone.blocks, learned.parts).to_json()["targets"],
         "data": {"name": dataset.name, "digest": dataset.digest, "support_pictures": len(support)},
         "spec": asked,
         "versions": {name: version(name) for name in ("kusabi", "torch", "transformers")},

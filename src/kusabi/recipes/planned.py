@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from kusabi.adapters.outline import outline
 from kusabi.adapters.targets import plan
 from kusabi.data.source import read_dataset
 from kusabi.recipes.question import open_backbone, use_device
 from kusabi.spec import AdaptSpec
+from kusabi.training.birth import Birth, fresh_parts
 
 
 def planned(source: str, spec: AdaptSpec, *, device: str = "cpu") -> dict[str, Any]:
@@ -20,7 +22,9 @@ def planned(source: str, spec: AdaptSpec, *, device: str = "cpu") -> dict[str, A
         skip_unreadable=spec.data.skip_unreadable,
     )  # fmt: skip
     backbone = open_backbone(spec, device)
-    found = plan(backbone.module, backbone.blocks, spec.adapter).to_json()
+    weights = plan(backbone.module, backbone.blocks, spec.adapter)
+    parts = fresh_parts(Birth(backbone, weights, spec, None))
+    found = outline(backbone.module, backbone.blocks, parts).to_json()
     width = int(backbone.embed_texts(["a"]).shape[1])
     head = len(dataset.classes) * (width + 1) + 1 if spec.adapter.head == "prototypes" else 0
     described = backbone.card()

@@ -15,6 +15,7 @@ from kusabi.errors import SpecError
 from kusabi.recipes.fit_support import Prompts
 from kusabi.recipes.watch import Watch, stage
 from kusabi.spec import AdaptSpec
+from kusabi.training.birth import Birth, fresh_parts
 from kusabi.training.precision import resolve
 
 
@@ -45,12 +46,14 @@ def pose(source: str, spec: AdaptSpec, *, device: str, threads: int | None, watc
     prompts = class_prompts(dataset.classes, data.templates, data.names)
     split = few_shot_split(dataset, data.shots, spec.seed)
     backbone = open_backbone(spec, device)
+    weights = plan(backbone.module, backbone.blocks, spec.adapter)
+    fresh_parts(Birth(backbone, weights, spec, None))  # what cannot be made is refused before anything is written
     return Question(
         dataset,
         split,
         prompts,
         backbone,
-        plan(backbone.module, backbone.blocks, spec.adapter),
+        weights,
         # Beside half-precision neighbours the fp32 copies of trained weights need autocast to fit.
         resolve(spec.training.precision, device) if spec.backbone.dtype == "float32" else spec.backbone.dtype,
     )

@@ -94,7 +94,8 @@ class FitState:
             f"optimizer.{name}": optimizer.tensors() for name, optimizer in self.optimizers.items()
         }
         if self.support is not None:
-            groups["support"] = self.support.tensors()
+            shared = {"counts", "indices", "values"}  # with the part itself: a file holds them once
+            groups["support"] = {key: t for key, t in self.support.tensors().items() if key not in shared}
         for i, part in enumerate(self.parts):
             groups[f"entries.{i}"] = {"counts": torch.tensor(part.counts), "indices": part.indices}
         groups["average"] = self.average.tensors()
@@ -114,11 +115,12 @@ class FitState:
         def group(name: str) -> dict[str, Tensor]:
             return {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")}
 
-        if self.support is not None:
-            self.support.restore(group("support"))
         for i, part in enumerate(self.parts):
             entries = group(f"entries.{i}")
-            part.place(entries["counts"].tolist(), entries["indices"], tensors[f"part.{i}"])
+            if i == 0 and self.support is not None:
+                self.support.restore({**group("support"), **entries, "values": tensors["part.0"]})
+            else:
+                part.place(entries["counts"].tolist(), entries["indices"], tensors[f"part.{i}"])
         for name, tensor in self.learned().items():
             tensor.copy_(tensors[name])
         for name, optimizer in self.optimizers.items():

@@ -15,9 +15,9 @@ from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.adapters.targets import Plan
 from kusabi.backbones.backbone import Backbone
 from kusabi.spec import AdaptSpec, MovesSpec
+from kusabi.training.birth import Birth, Sample, fresh_parts
 from kusabi.training.fit import FitState, Record, fit
 from kusabi.training.head import Head, fit_head
-from kusabi.training.support_choice import SupportChoice, choose_support
 from kusabi.training.views import Views
 
 Each = Callable[[FitState, Record], None]
@@ -69,7 +69,7 @@ def learn(
     spec = setting.spec
     prototypes, head = _classifier(setting, views)
     state = FitState(
-        (SparseDelta(_supports(setting, views, prototypes, saved is not None)).to(setting.backbone.device),),
+        _parts(setting, views, prototypes, saved is not None),
         prototypes,
         head is not None,
         moves_of(spec.moves),
@@ -84,7 +84,8 @@ def learn(
     for record in _updates(setting, views, state):
         if each:
             each(state, record)
-    return Learned(state.parts, prototypes, head, state.start, state.step)
+    parts = tuple(part.finished() for part in state.parts)
+    return Learned(parts, prototypes, head, state.start, state.step)
 
 
 def moves_of(spec: MovesSpec) -> Moves:
@@ -134,18 +135,13 @@ def arrays_of(views: Views) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return views.features.double().cpu().numpy(), views.labels.cpu().numpy(), views.pictures.cpu().numpy()
 
 
-def _supports(setting: Setting, views: Views, prototypes: Prototypes, saved: bool) -> dict[str, Tensor]:
-    """Where entries start; a checkpoint brings its own."""
-    adapter = setting.spec.adapter
-    if saved:
-        return {target.tensor: torch.empty(0, dtype=torch.int32) for target in setting.plan.targets}
-    if adapter.support_rule == "change":
-        return _changed(setting, views)
-    return choose_support(
-        setting.backbone, views, prototypes, setting.prompts, setting.plan,
-        SupportChoice(adapter.support_rule, adapter.granularity, adapter.allocation), setting.spec.seed,
-        setting.precision,
-    )  # fmt: skip
+def _parts(setting: Setting, views: Views, prototypes: Prototypes, saved: bool) -> tuple[AdapterPart, ...]:
+    """Fresh ones; a checkpoint brings their entries."""
+    if setting.spec.adapter.support_rule == "change" and not saved:
+        return (SparseDelta(_changed(setting, views)).to(setting.backbone.device),)
+    sample = Sample(views, prototypes, setting.prompts, setting.precision)
+    birth = Birth(setting.backbone, setting.plan, setting.spec, sample)
+    return fresh_parts(birth, empty=saved)
 
 
 def _changed(setting: Setting, views: Views) -> dict[str, Tensor]:
