@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.cell import QuerySide, open_cell
 from benchmarks.development import DEVELOPMENT
@@ -73,15 +74,19 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.moving_support", description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--tasks", nargs="+", default=list(DEVELOPMENT), choices=list(DEVELOPMENT))
+    parser.add_argument("--threads", type=int, help="of each process; one per task and core is quickest")
     parser.add_argument("--table", action="store_true", help="print the means and measure nothing")
     asked = parser.parse_args(words)
     if asked.table:
         print(table(read(asked.out)))
         return
     command = shlex.join(["python", "-m", "benchmarks.moving_support", *(sys.argv[1:] if words is None else words)])
+    if asked.threads is not None:
+        torch.set_num_threads(asked.threads)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     for settings in (FIRST, GRID):
-        for name in DEVELOPMENT:
+        for name in asked.tasks:
             _measure(name, settings, asked, command)
 
 
