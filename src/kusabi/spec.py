@@ -107,7 +107,12 @@ class BottleneckSpec(_Part):
 
     where: Literal["attention", "mlp", "both"] = Field(default="both", description="Sublayers that blocks come after.")
     form: Literal["sequential", "parallel"] = Field(default="sequential", description="How blocks are joined.")
-    bottleneck_size: int = Field(default=16, ge=1, le=65_536, description="Features of a block, before widening.")
+    bottleneck_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_536,
+        description="Features of a block, before widening; what the budget pays if absent.",
+    )
     activation: Literal["relu", "gelu", "silu"] = Field(default="relu", description="Between down and up.")
     bottleneck_scale: float = Field(default=1.0, description="What a block's output is multiplied by.")
     bottleneck_dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of its features hidden in training.")

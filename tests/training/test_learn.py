@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from kusabi.adapters.attach import attached
+from kusabi.adapters.kind_presets import KIND_PRESETS
 from kusabi.adapters.moves import STILL, Moves
 from kusabi.adapters.presets import PRESETS, spec_fields
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.targets import plan
 from kusabi.errors import SpecError
 from kusabi.spec import MovesSpec, build, overlay
+from kusabi.training.birth import Birth, fresh_parts
 from kusabi.training.learn import Setting, learn, moves_of, rescale
 from kusabi.training.scale_choice import choose_scales, picture_folds
 from kusabi.training.texts import class_texts
@@ -118,9 +120,21 @@ def test_a_preset_as_fields_of_a_spec_is_that_preset(name):
     assert spec.adapter.granularity == preset.granularity
 
 
+@pytest.mark.parametrize("name", KIND_PRESETS)
+def test_a_preset_of_another_kind_is_a_spec_that_can_be_made(name, backbone):
+    spec = build(overlay(spec_fields(name), {"adapter": {"density": 0.01}}))
+    weights = plan(backbone.module, backbone.blocks, spec.adapter)
+    parts = fresh_parts(Birth(backbone, weights, spec, None))
+    entries = sum(map(len, parts))
+    assert entries == weights.entries or (
+        spec.adapter.kind == "low_rank" and (entries < weights.entries or spec.low_rank.rank)
+    )
+    assert {part.kind for part in parts} >= {spec.adapter.kind} - {"hybrid"}
+
+
 def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(SpecError, match=r"--preset lora: not known; choose from shira-random, .*, spiel"):
-        spec_fields("lora")
+    with pytest.raises(SpecError, match=r"--preset dora: not known; choose from shira-random, .*, lora"):
+        spec_fields("dora")
 
 
 def test_scales_are_those_asked_for_or_the_best_when_retrained(backbone, views):

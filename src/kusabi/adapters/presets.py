@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
+from kusabi.adapters.kind_presets import KIND_PRESETS
 from kusabi.adapters.moves import STILL, Moves
 from kusabi.errors import SpecError
 
@@ -111,8 +112,10 @@ def spec_fields(name: str) -> dict[str, dict[str, Any]]:
     Raises:
         SpecError: If there is no such preset.
     """
+    if name in KIND_PRESETS:
+        return {part: dict(fields) for part, fields in KIND_PRESETS[name].items()}
     if name not in PRESETS:
-        raise SpecError(f"--preset {name}: not known; choose from {', '.join(PRESETS)}")
+        raise SpecError(f"--preset {name}: not known; choose from {', '.join([*PRESETS, *KIND_PRESETS])}")
     preset = PRESETS[name]
     moves = {"random" if key == "rho" else key: value for key, value in asdict(preset.moves).items()}
     return {

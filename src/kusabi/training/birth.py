@@ -1,6 +1,6 @@
 """Fresh parts of the kind that a spec asks for: nothing is changed by them yet."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -126,9 +126,10 @@ def _hybrid(birth: Birth, empty: bool) -> tuple[AdapterPart, ...]:
 def _bottleneck(birth: Birth, empty: bool) -> Bottleneck:
     asked, module = birth.spec.bottleneck, birth.backbone.module
     blocks = [block for _, _, block in placed_blocks(birth.backbone.blocks, birth.spec.adapter)]
+    widths = insertion_points(module, blocks, asked.where)
     form = checked_form(
         {
-            "widths": insertion_points(module, blocks, asked.where), "size": asked.bottleneck_size,
+            "widths": widths, "size": asked.bottleneck_size or _dense_size(widths, birth.plan.entries),
             "placement": asked.form, "activation": asked.activation, "scale": asked.bottleneck_scale,
             "dropout": asked.bottleneck_dropout, "experts": asked.experts, "seed": birth.spec.seed,
         }
@@ -137,6 +138,12 @@ def _bottleneck(birth: Birth, empty: bool) -> Bottleneck:
     pruning = Pruning(rule, entries=birth.plan.entries, scope=asked.prune_scope, widen=asked.widen)
     losses = _losses(birth, birth.sample) if birth.sample and rule in ("snip", "grasp") else ()
     return bottleneck_birth.fresh(form, pruning, asked.down_init, module=module, losses=losses)
+
+
+def _dense_size(widths: Mapping[str, int], budget: int) -> int:
+    """The smallest bottleneck whose dense blocks are no less than a budget: pruning takes what is too much."""
+    offsets = sum(widths.values())
+    return max(1, -(-(budget - offsets) // sum(2 * width + 1 for width in widths.values())))
 
 
 def _losses(birth: Birth, sample: Sample) -> list[Loss]:
