@@ -11,7 +11,8 @@ from transformers import CLIPConfig, CLIPModel
 
 from kusabi.adapters.attach import attached, merge
 from kusabi.adapters.checkpoint import Adapter
-from kusabi.adapters.peft_format import export_shira, plain_linears, shira_tensors
+from kusabi.adapters.peft_format import export_shira, shira_tensors
+from kusabi.adapters.plain_linears import plain_linears
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.adapters.support import random_support

@@ -10,8 +10,7 @@ Requirements this file exists for:
   adapt ``other.0.fc`` too.
 """
 
-import re
-from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,14 @@ from torch import Tensor, nn
 from kusabi.adapters.checkpoint import Adapter
 from kusabi.adapters.exported_head import READING, write_head, write_json
 from kusabi.adapters.part import check_fits
+from kusabi.adapters.peft_loading import base_fields, loading
+from kusabi.adapters.peft_names import CONFIG, PREFIX, README, WEIGHTS
+from kusabi.adapters.plain_linears import plain_linears
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.adapters.whole_folder import whole_folder
 from kusabi.errors import AdapterError, listed
 
-CONFIG, WEIGHTS, README = "adapter_config.json", "adapter_model.safetensors", "README.md"
-PREFIX = "base_model.model."
 VALUES, INDICES = "shira_weight", "shira_indices"
 
 
@@ -50,7 +50,7 @@ def export_shira(folder: Path, module: nn.Module, adapter: Adapter, prototypes: 
     backbone = adapter.card["backbone"]
     with whole_folder(folder) as aside:
         (aside / WEIGHTS).write_bytes(dump_tensors(tensors, {"format": "pt"}))
-        write_json(aside / CONFIG, _config(r, paths, module, backbone["source"], backbone.get("revision")))
+        write_json(aside / CONFIG, _config(r, paths, module, backbone))
         write_head(aside, prototypes, adapter.card)
         (aside / README).write_bytes(_readme(module, backbone["source"], len(paths)).encode())
 
@@ -90,19 +90,6 @@ def shira_tensors(module: nn.Module, delta: SparseDelta) -> tuple[int, dict[str,
     return r, tensors
 
 
-def plain_linears(module: nn.Module) -> dict[str, nn.Linear]:
-    """Weight name -> its layer, for each plain ``nn.Linear`` that shares its weight with no other module.
-
-    Subclasses are left out: the output projection of ``nn.MultiheadAttention`` is one, whose own forward never runs.
-    """
-    users = Counter(id(weight) for layer in module.modules() for weight in layer._parameters.values())
-    return {
-        f"{path}.weight": layer
-        for path, layer in module.named_modules()
-        if path and type(layer) is nn.Linear and users[id(layer.weight)] == 1
-    }
-
-
 def _padded(indices: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """``count`` rising positions and their values, the lowest free positions filled with ``-0.0``."""
     free = torch.ones(count, dtype=torch.bool)  # so many positions hold enough free ones, wherever the others lie
@@ -112,29 +99,12 @@ def _padded(indices: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor
     return flat[order], torch.cat([values, torch.full((count - len(values),), -0.0)])[order]
 
 
-def _config(r: int, paths: list[str], module: nn.Module, source: str, revision: str | None) -> dict[str, Any]:
-    """Fields that every PEFT from 0.18 knows: it warns of others."""
-    known = type(module).__module__.startswith("transformers.")
-    found = {"base_model_class": type(module).__name__, "parent_library": type(module).__module__}
-    return {
-        "auto_mapping": found if known else None,
-        "base_model_name_or_path": source,
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        "init_weights": True,
-        "mask_type": "stored",
-        "modules_to_save": None,
-        "peft_type": "SHIRA",
-        "r": r,
-        "random_seed": None,
-        "revision": revision,
-        "target_modules": f"(?:{'|'.join(map(re.escape, paths))})",
-        "task_type": None,
-    }
+def _config(r: int, paths: list[str], module: nn.Module, backbone: Mapping[str, Any]) -> dict[str, Any]:
+    own = {"init_weights": True, "mask_type": "stored", "peft_type": "SHIRA", "r": r, "random_seed": None}
+    return base_fields(module, backbone, paths) | own
 
 
 def _readme(module: nn.Module, source: str, layers: int) -> str:
-    kind, dtype = type(module).__name__, next(module.parameters()).dtype
     return f"""\
 ---
 library_name: peft
@@ -144,20 +114,7 @@ library_name: peft
 
 PEFT (0.18 or newer) reads this folder as SHiRA, on {layers} layers:
 
-```python
-import json
-from pathlib import Path
-
-import torch
-from peft import PeftModel
-from safetensors.torch import load_file
-from transformers import {kind}
-
-folder = Path("this folder")
-backbone = {kind}.from_pretrained("{source}", dtype={dtype})
-model = PeftModel.from_pretrained(backbone, folder).eval()
-```
-
+{loading(module, source)}
 **Only `PeftModel.from_pretrained` reads it.** `load_adapter` of transformers drops the indices of SHiRA adapters; it
 fails here, where with other SHiRA folders it may be wrong without a word.
 

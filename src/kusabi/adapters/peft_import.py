@@ -1,4 +1,4 @@
-"""Adapters from PEFT's folders: SHiRA exactly, LoRA as its largest entries.
+"""Adapters from PEFT's folders: SHiRA exactly, LoRA exactly or as its largest entries.
 
 A folder comes from anywhere: whatever of its settings or tensors would change the outcome and is not known here is
 refused by name, never skipped.
@@ -16,7 +16,10 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from kusabi.adapters.peft_format import CONFIG, INDICES, PREFIX, VALUES, WEIGHTS, plain_linears
+from kusabi.adapters.low_rank import LowRank
+from kusabi.adapters.peft_format import INDICES, VALUES
+from kusabi.adapters.peft_names import CONFIG, PREFIX, WEIGHTS
+from kusabi.adapters.plain_linears import plain_linears
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.adapters.support import top_support
 from kusabi.errors import AdapterError, CheckpointError, listed
@@ -69,7 +72,20 @@ def import_peft(folder: Path, module: nn.Module, budget: int | None = None) -> I
         if budget is not None:
             raise AdapterError(f"{folder}: a SHIRA adapter is sparse already and is read exactly; leave the budget out")
         return Imported(_shira(folder, config, _by_layer(folder, tensors, (VALUES, INDICES), module)), 1.0)
-    return _lora(folder, config, _by_layer(folder, tensors, (LORA_A, LORA_B), module), budget)
+    return _largest(folder, _low_rank(folder, config, _by_layer(folder, tensors, (LORA_A, LORA_B), module)), budget)
+
+
+def import_lora(folder: Path, module: nn.Module) -> LowRank:
+    """Read a LoRA that PEFT saved as what it is: its factors and its scale, exactly.
+
+    Raises:
+        CheckpointError: If the folder is damaged or of a method or setting that cannot be read, naming all of them.
+    """
+    config = _read_config(folder)
+    if config["peft_type"] != "LORA":
+        raise CheckpointError(f"{folder}: PEFT type {config['peft_type']!r} is no LORA; import_peft may read it")
+    _check_settings(folder, config, _OF_LORA)
+    return _low_rank(folder, config, _by_layer(folder, _read_tensors(folder / WEIGHTS), (LORA_A, LORA_B), module))
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,23 +147,21 @@ def _shira(folder: Path, config: Mapping[str, Any], layers: list[_Layer]) -> Spa
     return _delta(folder, parts)
 
 
-def _lora(folder: Path, config: Mapping[str, Any], layers: list[_Layer], budget: int | None) -> Imported:
-    scales = _scales(folder, config, layers)
-    total = sum(math.prod(layer.shape) for layer in layers)
+def _largest(folder: Path, lora: LowRank, budget: int | None) -> Imported:
+    total = sum(rows * columns for rows, columns in lora.shapes.values())
     if budget is None:
         raise AdapterError(
-            f"{folder}: the update of a LoRA is dense ({total} entries in {len(layers)} layers) and cannot be read "
-            "exactly as a sparse adapter; state a budget of entries to keep, or merge it in PEFT and use that model"
+            f"{folder}: the update of a LoRA is dense ({total} entries in {len(lora.shapes)} layers) and cannot be "
+            "read exactly as a sparse adapter; state a budget of entries to keep, or read it with import_lora"
         )
     if not 1 <= budget <= total:
         raise AdapterError(f"budget {budget} is not within 1 and the {total} entries of the update")
     energy, found = 0.0, []
-    for layer, scale in zip(layers, scales, strict=True):
-        a, b = (tensor.float() for tensor in layer.tensors)
-        update = (b @ a * scale).flatten()  # one dense update alive at a time
+    for name in lora.weights:
+        update = lora.added(name)[1]  # one dense update alive at a time
         energy += float(update.double().square().sum())
         indices = top_support(update.abs(), min(budget, len(update)))
-        found.append((layer.name, indices, update[indices]))
+        found.append((name, indices, update[indices]))
     chosen = torch.zeros(sum(len(values) for *_, values in found), dtype=torch.bool)
     chosen[top_support(torch.cat([values for *_, values in found]).abs(), budget)] = True
     shares = chosen.split([len(values) for *_, values in found])
@@ -156,9 +170,8 @@ def _lora(folder: Path, config: Mapping[str, Any], layers: list[_Layer], budget:
     return Imported(delta, min(1.0, float(delta.values.data.double().square().sum()) / energy))
 
 
-def _scales(folder: Path, config: Mapping[str, Any], layers: list[_Layer]) -> list[float]:
-    """``alpha / r`` of each layer, or ``alpha / sqrt(r)`` (Kalajdzievski, arXiv 2312.03732)."""
-    wrong, scales = [], []
+def _low_rank(folder: Path, config: Mapping[str, Any], layers: list[_Layer]) -> LowRank:
+    wrong, ranks, alphas = [], {}, {}
     for layer in layers:
         r = _of_layer(config.get("rank_pattern"), layer.path, config.get("r"))
         alpha = _of_layer(config.get("alpha_pattern"), layer.path, config.get("lora_alpha"))
@@ -169,11 +182,16 @@ def _scales(folder: Path, config: Mapping[str, Any], layers: list[_Layer]) -> li
             wrong.append(
                 f"{layer.path}: A {tuple(a.shape)} and B {tuple(b.shape)}, expected {(r, columns)} and {(rows, r)}"
             )
-        else:
-            scales.append(alpha / (math.sqrt(r) if config.get("use_rslora") else r))
+        ranks[layer.name], alphas[layer.name] = a.shape[0] if a.ndim else 0, alpha
     if wrong:
         raise CheckpointError(f"{folder}: {listed(wrong, '; ')}")
-    return scales
+    shapes, dropout = {layer.name: layer.shape for layer in layers}, config.get("lora_dropout") or 0.0
+    try:
+        part = LowRank(shapes, ranks, alphas, rank_stabilized=bool(config.get("use_rslora")), dropout=dropout)
+    except AdapterError as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from None
+    part.values.data = torch.cat([factor.float().flatten() for layer in layers for factor in layer.tensors])
+    return part
 
 
 def _of_layer(patterns: Any, path: str, default: Any) -> Any:
