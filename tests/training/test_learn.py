@@ -129,6 +129,7 @@ def test_a_preset_of_another_kind_is_a_spec_that_can_be_made(name, backbone):
     assert entries == weights.entries or (
         spec.adapter.kind == "low_rank" and (entries < weights.entries or spec.low_rank.rank)
     )
+    assert max(part.forwards for part in parts) == (2 if name == "mosa" else 1)
     assert {part.kind for part in parts} >= {spec.adapter.kind} - {"hybrid"}
 
 

@@ -43,6 +43,10 @@ KIND_PRESETS: Mapping[str, Fields] = MappingProxyType(
         "adaptformer": _bottleneck(
             where="mlp", form="parallel", bottleneck_scale=0.1, down_init="kaiming", prune_rule="random"
         ),
+        # He et al., arXiv 2110.04366, section 4: beside the MLP, strengthened.
+        "scaled-parallel": _bottleneck(
+            where="mlp", form="parallel", bottleneck_scale=4.0, down_init="kaiming", prune_rule="random"
+        ),
         # He et al., arXiv 2210.04284: Houlsby's places, SNIP; at one budget a density is a width: half, and a quarter.
         "sparse-adapter": _bottleneck(prune_rule="snip", widen=2),
         "large-sparse": _bottleneck(prune_rule="snip", widen=4),
