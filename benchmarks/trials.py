@@ -1,0 +1,140 @@
+"""Many settings on the two development tasks: one line per run in a results file, taken up where it was stopped."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.cell import QuerySide, open_cell
+from benchmarks.development import DEVELOPMENT
+from benchmarks.pool import balanced, lay_out
+from kusabi.recipes.environment import environment
+from kusabi.spec import AdaptSpec, build, overlay
+from kusabi.training.learn import learn, rescale
+from kusabi.training.scale_choice import choose_scales
+
+CACHE = Path(".cache/benchmarks")
+QUERY = 500
+
+Settings = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """An experiment: ``rounds`` of settings (name -> fields of a spec), each finished before the next."""
+
+    name: str
+    about: str
+    rounds: Sequence[Settings]
+    shots: Sequence[int]
+    seeds: Sequence[int]
+    base: Mapping[str, Any]
+
+    @property
+    def results(self) -> Path:
+        """One JSON line per run."""
+        return Path(f"benchmarks/results/{self.name}.jsonl")
+
+    @property
+    def settings(self) -> Settings:
+        """Those of all rounds."""
+        return {name: fields for settings in self.rounds for name, fields in settings.items()}
+
+    def spec(self, input_size: int, shots: int, seed: int, fields: Mapping[str, Any]) -> AdaptSpec:
+        """A setting on a cell."""
+        cell = {"seed": seed, "backbone": {"input_size": input_size}, "data": {"shots": shots}}
+        return build(overlay(overlay(cell, self.base), fields))
+
+
+def main(trials: Trials, words: Sequence[str] | None = None) -> None:
+    """Measure what is missing, or print the table."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{trials.name}", description=trials.about)
+    parser.add_argument("--out", type=Path, default=trials.results)
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--tasks", nargs="+", default=list(DEVELOPMENT), choices=list(DEVELOPMENT))
+    parser.add_argument("--threads", type=int, help="of each process; one per task and core is quickest")
+    parser.add_argument("--table", action="store_true", help="print the means and measure nothing")
+    asked = parser.parse_args(words)
+    if asked.table:
+        print(table(trials, read(asked.out)))
+        return
+    if asked.threads is not None:
+        torch.set_num_threads(asked.threads)
+    command = shlex.join(["python", "-m", f"benchmarks.{trials.name}", *(sys.argv[1:] if words is None else words)])
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    for settings in trials.rounds:
+        for task in asked.tasks:
+            _measure(trials, task, settings, asked, command)
+
+
+def _measure(trials: Trials, name: str, settings: Settings, asked: argparse.Namespace, command: str) -> None:
+    """What is missing of one task."""
+    task, folder = DEVELOPMENT[name], asked.cache / "pictures" / f"development-{name}"
+    learned, judged = task.pictures(asked.cache)
+    lay_out(learned, balanced(judged, QUERY), folder)
+    done = {_key(line) for line in read(asked.out)}
+    query: QuerySide | None = None
+    for shots, seed in product(trials.shots, trials.seeds):
+        missing = [setting for setting in settings if (name, shots, seed, setting) not in done]
+        if not missing:
+            continue
+        cell = open_cell(folder, trials.spec(task.input_size, shots, seed, {}), query)
+        query, peers = cell.query, cell.peers()
+        for setting in missing:
+            spec = trials.spec(task.input_size, shots, seed, settings[setting])
+            found = learn(cell.setting(spec), cell.views)
+            scales = choose_scales(cell.setting(spec), cell.views)
+            rescale(found, scales.alpha, scales.head_alpha)
+            line = {
+                "task": name, "shots": shots, "seed": seed, "setting": setting, "accuracy": cell.accuracy(found),
+                "entries": sum(map(len, found.parts)), "steps": found.steps,
+                "scales": [scales.alpha, scales.head_alpha], "peers": peers, "query_pictures": len(query.labels),
+                "spec": spec.digest, "backbone": cell.question.backbone.card()["digest"],
+                "environment": environment(), "command": command,
+            }  # fmt: skip
+            with asked.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            print(f"{name}, {shots} shots, seed {seed}, {setting}: {line['accuracy']:.3f}", flush=True)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All lines of a results file; none where there is no file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _key(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    return line["task"], line["shots"], line["seed"], line["setting"]
+
+
+def table(trials: Trials, lines: Sequence[Mapping[str, Any]]) -> str:
+    """Mean accuracy per task and shots, in per cent, as Markdown, best first; a star: runs are missing."""
+    columns = list(product(DEVELOPMENT, trials.shots))
+    cells: dict[str, dict[tuple[str, int], list[float]]] = {}
+    entries: dict[str, str] = {}
+    first = next(iter(trials.settings))
+    for line in lines:
+        at = (line["task"], line["shots"])
+        cells.setdefault(line["setting"], {}).setdefault(at, []).append(line["accuracy"])
+        entries[line["setting"]] = f"{line['entries']:,}"
+        for peer, accuracy in line["peers"].items() if line["setting"] == first else ():
+            cells.setdefault(peer.replace("_", " "), {}).setdefault(at, []).append(accuracy)
+    rows = ["| setting | entries | " + " | ".join(f"{n}, {s}" for n, s in columns) + " | mean |"]
+    rows.append("| --- |" + " ---: |" * (len(columns) + 2))
+    for setting, found in sorted(cells.items(), key=lambda item: -_mean(item[1])):
+        whole = all(len(found.get(at, ())) == len(trials.seeds) for at in columns)
+        shown = [f"{100 * np.mean(found[at]):.1f}" if at in found else "" for at in columns]
+        mean = f"{100 * _mean(found):.2f}" + ("" if whole else " *")
+        rows.append(f"| {setting} | {entries.get(setting, '')} | {' | '.join(shown)} | {mean} |")
+    return "\n".join(rows)
+
+
+def _mean(found: Mapping[tuple[str, int], Sequence[float]]) -> float:
+    return float(np.mean([np.mean(accuracies) for accuracies in found.values()]))
