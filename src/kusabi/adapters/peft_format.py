@@ -8,10 +8,10 @@ Requirements this file exists for:
   silently wrong; under any other word it has no indices at all, and fails;
 - layers are named by a pattern from end to end: PEFT matches the names of a list by their endings, and ``0.fc`` would
   adapt ``other.0.fc`` too.
+
+Importing this file also makes PEFT know Kusabi's own kind of adapter, where PEFT is installed: see ``peft_tuner.py``.
 """
 
-import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from torch import Tensor, nn
 
 from kusabi.adapters.checkpoint import Adapter
 from kusabi.adapters.exported_head import READING, write_head, write_json
+from kusabi.adapters.peft_names import CONFIG, PREFIX, README, WEIGHTS, end_to_end
+from kusabi.adapters.peft_plugin import kusabi_config, plug_in
+from kusabi.adapters.plain_linears import plain_linears
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.sparse_delta import SparseDelta, check_fits
 from kusabi.adapters.whole_folder import whole_folder
 from kusabi.errors import AdapterError, listed
 
-CONFIG, WEIGHTS, README = "adapter_config.json", "adapter_model.safetensors", "README.md"
-PREFIX = "base_model.model."
 VALUES, INDICES = "shira_weight", "shira_indices"
 
 
@@ -89,19 +90,6 @@ def shira_tensors(module: nn.Module, delta: SparseDelta) -> tuple[int, dict[str,
     return r, tensors
 
 
-def plain_linears(module: nn.Module) -> dict[str, nn.Linear]:
-    """Weight name -> its layer, for each plain ``nn.Linear`` that shares its weight with no other module.
-
-    Subclasses are left out: the output projection of ``nn.MultiheadAttention`` is one, whose own forward never runs.
-    """
-    users = Counter(id(weight) for layer in module.modules() for weight in layer._parameters.values())
-    return {
-        f"{path}.weight": layer
-        for path, layer in module.named_modules()
-        if path and type(layer) is nn.Linear and users[id(layer.weight)] == 1
-    }
-
-
 def _padded(indices: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """``count`` rising positions and their values, the lowest free positions filled with ``-0.0``."""
     free = torch.ones(count, dtype=torch.bool)  # so many positions hold enough free ones, wherever the others lie
@@ -127,7 +115,7 @@ def _config(r: int, paths: list[str], module: nn.Module, source: str, revision: 
         "r": r,
         "random_seed": None,
         "revision": revision,
-        "target_modules": f"(?:{'|'.join(map(re.escape, paths))})",
+        "target_modules": end_to_end(paths),
         "task_type": None,
     }
 
@@ -163,3 +151,13 @@ fails here, where with other SHiRA folders it may be wrong without a word.
 PEFT ignores the classifier. These five lines run it, and give the very logits of the adapter:
 
 {READING}"""
+
+
+def __getattr__(name: str) -> Any:
+    """``KusabiConfig``, or a clear error where PEFT is missing or too old."""
+    if name == "KusabiConfig":
+        return kusabi_config()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+plug_in()
