@@ -163,11 +163,16 @@ def export(
     run: RunPath,
     out: Annotated[Path, typer.Option(help="Folder to write; must be new or empty.")],
     form: Annotated[
-        str, typer.Option("--as", help="shira: for PEFT's PeftModel; merged: a plain model folder for from_pretrained.")
+        str,
+        typer.Option(
+            "--as",
+            help="shira: for PEFT's PeftModel; merged: a model folder for from_pretrained; onnx: pixels to logits.",
+        ),
     ] = "merged",
     backbone: OtherBackbone = None,
     dtype: Annotated[
-        str | None, typer.Option(help="Of the weights: float32, bfloat16 or float16; as in training when absent.")
+        str | None,
+        typer.Option(help="Of the weights: float32, bfloat16 or float16; as in training when absent. ONNX: float32."),
     ] = None,
 ) -> None:
     """The adapter for programs that don't know Kusabi; a few lines in the folder's README run its classifier."""

@@ -220,7 +220,7 @@ def test_several_such_settings_are_named_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ('{"peft_type": "IA3"}', "PEFT type 'IA3' cannot be read; SHIRA and LORA can"),
+        ('{"peft_type": "IA3"}', "PEFT type 'IA3' cannot be read; SHIRA, LORA, KUSABI can"),
         ('{"config": {}, "version": "1.2"}', "names no peft_type; other libraries"),
         ('["SHIRA"]', "names no peft_type"),
         ("{", "not valid JSON"),

@@ -1,9 +1,11 @@
 import json
+from importlib.util import find_spec
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from kusabi.adapters import onnx_folder
 from kusabi.adapters.attach import attached
 from kusabi.errors import AdapterError, SpecError
 from kusabi.recipes.adapt import adapt
@@ -56,14 +58,19 @@ def test_a_shira_folder_is_named_for_peft(run, tmp_path):
     assert sorted(values.tolist()) == sorted(delta.values[delta.values != 0].tolist())
 
 
-def test_bad_requests_leave_nothing_behind(run, tmp_path):
+def test_bad_requests_leave_nothing_behind(run, tmp_path, monkeypatch):
     with pytest.raises(SpecError, match="--as gguf"):
         export(run, tmp_path / "out", "gguf")
     with pytest.raises(SpecError, match="--dtype int8"):
         export(run, tmp_path / "out", "merged", dtype="int8")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    for form in FORMS:
+    for form in set(FORMS) - {"onnx"} if find_spec("onnxscript") is None else FORMS:
         with pytest.raises(AdapterError, match="full"):
             export(run, tmp_path / "full", form)
+    with pytest.raises(SpecError, match="--dtype bfloat16: ONNX is written in float32"):
+        export(run, tmp_path / "out", "onnx", dtype="bfloat16")
+    monkeypatch.setattr(onnx_folder, "find_spec", lambda name: None)
+    with pytest.raises(AdapterError, match=r"pip install 'kusabi\[onnx\]'"):
+        export(run, tmp_path / "out", "onnx")
     assert not (tmp_path / "out").exists() and [p.name for p in (tmp_path / "full").iterdir()] == ["file"]

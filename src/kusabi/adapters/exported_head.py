@@ -45,9 +45,7 @@ def write_head(folder: Path, prototypes: Prototypes, card: Mapping[str, Any]) ->
     Raises:
         AdapterError: If the classifier has another number of classes than the card.
     """
-    classes = list(card["classes"])
-    if len(prototypes.text) != len(classes):
-        raise AdapterError(f"the classifier has {len(prototypes.text)} classes, the card names {len(classes)}")
+    check_classes(prototypes, card)
     tensors = {
         "directions": prototypes.text + prototypes.displacement,
         "offset": prototypes.offset,
@@ -55,16 +53,29 @@ def write_head(folder: Path, prototypes: Prototypes, card: Mapping[str, Any]) ->
         "bias": prototypes.bias,
     }
     own = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
-    backbone = {key: card["backbone"].get(key) for key in ("source", "revision", "digest", "preprocessing")}
-    facts = {
+    (folder / HEAD).write_bytes(dump_tensors(own, {"format": "pt"}))
+    write_json(folder / FACTS, facts_of(card))
+
+
+def check_classes(prototypes: Prototypes, card: Mapping[str, Any]) -> None:
+    """Refuse a classifier that is not of the card.
+
+    Raises:
+        AdapterError: If it has another number of classes.
+    """
+    if len(prototypes.text) != len(card["classes"]):
+        raise AdapterError(f"the classifier has {len(prototypes.text)} classes, the card names {len(card['classes'])}")
+
+
+def facts_of(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program needs to know beside the weights: classes in the order of the logits, prompts, preprocessing."""
+    return {
         "schema_version": SCHEMA,
         "adapter": card.get("digest"),
-        "backbone": backbone,
-        "classes": classes,
+        "backbone": {key: card["backbone"].get(key) for key in ("source", "revision", "digest", "preprocessing")},
+        "classes": list(card["classes"]),
         "prompts": card["prompts"],
     }
-    (folder / HEAD).write_bytes(dump_tensors(own, {"format": "pt"}))
-    write_json(folder / FACTS, facts)
 
 
 def write_json(path: Path, fields: Mapping[str, Any]) -> None:

@@ -8,6 +8,8 @@ Requirements this file exists for:
   silently wrong; under any other word it has no indices at all, and fails;
 - layers are named by a pattern from end to end: PEFT matches the names of a list by their endings, and ``0.fc`` would
   adapt ``other.0.fc`` too.
+
+Importing this file also makes PEFT know Kusabi's own kind of adapter, where PEFT is installed: see ``peft_tuner.py``.
 """
 
 from collections.abc import Mapping
@@ -23,6 +25,7 @@ from kusabi.adapters.exported_head import READING, write_head, write_json
 from kusabi.adapters.part import check_fits
 from kusabi.adapters.peft_loading import base_fields, loading
 from kusabi.adapters.peft_names import CONFIG, PREFIX, README, WEIGHTS
+from kusabi.adapters.peft_plugin import kusabi_config, plug_in
 from kusabi.adapters.plain_linears import plain_linears
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.sparse_delta import SparseDelta
@@ -121,3 +124,13 @@ fails here, where with other SHiRA folders it may be wrong without a word.
 PEFT ignores the classifier. These five lines run it, and give the very logits of the adapter:
 
 {READING}"""
+
+
+def __getattr__(name: str) -> Any:
+    """``KusabiConfig``, or a clear error where PEFT is missing or too old."""
+    if name == "KusabiConfig":
+        return kusabi_config()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+plug_in()

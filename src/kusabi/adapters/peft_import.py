@@ -1,4 +1,4 @@
-"""Adapters from PEFT's folders: SHiRA exactly, LoRA exactly or as its largest entries.
+"""Adapters from PEFT's folders: Kusabi's own and SHiRA exactly, LoRA exactly or as its largest entries.
 
 A folder comes from anywhere: whatever of its settings or tensors would change the outcome and is not known here is
 refused by name, never skipped.
@@ -17,6 +17,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from kusabi.adapters.low_rank import LowRank
+from kusabi.adapters.peft_folder import KUSABI_INDICES, KUSABI_VALUES, OF_KUSABI, read_kusabi
 from kusabi.adapters.peft_format import INDICES, VALUES
 from kusabi.adapters.peft_names import CONFIG, PREFIX, WEIGHTS
 from kusabi.adapters.plain_linears import plain_linears
@@ -34,6 +35,7 @@ _OF_LORA = {
     "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "lora_dropout", "init_lora_weights",
     "megatron_core", "qalora_group_size", "eva_config", "ensure_weight_tying",
 }  # fmt: skip
+_SETTINGS = {"SHIRA": _OF_SHIRA, "LORA": _OF_LORA, "KUSABI": OF_KUSABI}
 _LORA_STARTS = (True, False, "gaussian", "eva", "orthogonal")  # the others subtract from the backbone's own weights
 LORA_A, LORA_B = "lora_A.weight", "lora_B.weight"
 
@@ -49,14 +51,14 @@ class Imported:
 def import_peft(folder: Path, module: nn.Module, budget: int | None = None) -> Imported:
     """Read an adapter that PEFT saved.
 
-    SHIRA comes over exactly, its zero entries left out. The update of a LoRA (Hu et al., arXiv 2106.09685) is dense:
-    its ``budget`` largest entries over all layers are kept, ties to the earlier layer and the lower index, which is the
-    sparse delta of the least squared error.
+    KUSABI comes over exactly, and so does SHIRA, its zero entries left out. The update of a LoRA (Hu et al., arXiv
+    2106.09685) is dense: its ``budget`` largest entries over all layers are kept, ties to the earlier layer and the
+    lower index, which is the sparse delta of the least squared error.
 
     Args:
         folder: With ``adapter_config.json`` and ``adapter_model.safetensors``.
         module: The backbone's module, as transformers loads it.
-        budget: Entries to keep of a LoRA; None for SHIRA.
+        budget: Entries to keep of a LoRA; None for the others.
 
     Raises:
         CheckpointError: If the folder is damaged or of a method or setting that cannot be read, naming all of them.
@@ -64,15 +66,20 @@ def import_peft(folder: Path, module: nn.Module, budget: int | None = None) -> I
     """
     config = _read_config(folder)
     kind = config["peft_type"]
-    if kind not in ("SHIRA", "LORA"):
-        raise CheckpointError(f"{folder}: PEFT type {kind!r} cannot be read; SHIRA and LORA can")
-    _check_settings(folder, config, _OF_SHIRA if kind == "SHIRA" else _OF_LORA)
+    if kind not in _SETTINGS:
+        raise CheckpointError(f"{folder}: PEFT type {kind!r} cannot be read; {', '.join(_SETTINGS)} can")
+    _check_settings(folder, config, _SETTINGS[kind])
     tensors = _read_tensors(folder / WEIGHTS)
+    if kind == "LORA":
+        layers = _by_layer(folder, tensors, (LORA_A, LORA_B), module)
+        return _largest(folder, _low_rank(folder, config, layers), budget)
+    if budget is not None:
+        raise AdapterError(f"{folder}: a {kind} adapter is sparse already and is read exactly; leave the budget out")
     if kind == "SHIRA":
-        if budget is not None:
-            raise AdapterError(f"{folder}: a SHIRA adapter is sparse already and is read exactly; leave the budget out")
         return Imported(_shira(folder, config, _by_layer(folder, tensors, (VALUES, INDICES), module)), 1.0)
-    return _largest(folder, _low_rank(folder, config, _by_layer(folder, tensors, (LORA_A, LORA_B), module)), budget)
+    layers = _by_layer(folder, tensors, (KUSABI_VALUES, KUSABI_INDICES), module)
+    entries = ((layer.path, math.prod(layer.shape), *layer.tensors) for layer in layers)
+    return Imported(read_kusabi(folder, config, entries), 1.0)
 
 
 def import_lora(folder: Path, module: nn.Module) -> LowRank:

@@ -1,4 +1,4 @@
-"""An adapter leaves Kusabi: as a folder that stock PEFT reads, or merged into a plain model folder."""
+"""An adapter leaves Kusabi: as a folder that stock PEFT reads, merged into a plain model folder, or as ONNX."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 
 from kusabi.adapters.merged_folder import export_merged
+from kusabi.adapters.onnx_folder import check_onnx, export_onnx
 from kusabi.adapters.peft_format import export_shira
 from kusabi.backbones.digest import stored_digests
 from kusabi.backbones.dual_encoder import DTYPES
@@ -16,8 +17,8 @@ from kusabi.recipes.judge import classifier
 from kusabi.recipes.question import use_device
 from kusabi.recipes.stored_adapter import open_adapter
 
-Form = Literal["shira", "merged"]
-FORMS: tuple[Form, ...] = ("shira", "merged")
+Form = Literal["shira", "merged", "onnx"]
+FORMS: tuple[Form, ...] = ("shira", "merged", "onnx")
 
 
 @torch.no_grad()
@@ -27,9 +28,10 @@ def export(run: Path, out: Path, form: str, *, backbone: str | None = None, dtyp
     Args:
         run: A run folder, or an adapter folder.
         out: Where to; must be new or empty.
-        form: ``shira``: a folder for ``PeftModel.from_pretrained``. ``merged``: a model folder for ``from_pretrained``.
+        form: ``shira``: a folder for ``PeftModel.from_pretrained``. ``merged``: a model folder for
+            ``from_pretrained``. ``onnx``: a graph from pixels to logits, without text tower.
         backbone: Model folder or Hub id; where the run or the card says when absent.
-        dtype: Of the resident weights, and so of a merged folder; as in training when absent.
+        dtype: Of the resident weights, and so of a merged folder; as in training when absent. ONNX is always float32.
 
     Returns:
         The folder written.
@@ -41,6 +43,11 @@ def export(run: Path, out: Path, form: str, *, backbone: str | None = None, dtyp
         raise SpecError(f"--as {form}: not known; choose {', '.join(FORMS)}")
     if dtype is not None and dtype not in DTYPES:
         raise SpecError(f"--dtype {dtype}: not known; choose {', '.join(DTYPES)}")
+    if form == "onnx":
+        if dtype not in (None, "float32"):
+            raise SpecError(f"--dtype {dtype}: ONNX is written in float32, which every runtime has; leave it out")
+        check_onnx()
+        dtype = "float32"
     use_device("cpu", None)
     stored = open_adapter(run, backbone=backbone, dtype=dtype)
     module: Any = stored.backbone.module
@@ -48,6 +55,9 @@ def export(run: Path, out: Path, form: str, *, backbone: str | None = None, dtyp
     head = classifier(stored.backbone, adapter)
     if form == "shira":
         export_shira(out, module, adapter, head)
+        return out
+    if form == "onnx":
+        export_onnx(out, module, stored.backbone.embed_images, adapter, head)
         return out
     source = locate(stored.source, adapter.card["backbone"]["revision"]).path
     files = weight_files(source)
