@@ -166,7 +166,7 @@ def export(
         str,
         typer.Option(
             "--as",
-            help="shira: for PEFT's PeftModel; merged: a model folder for from_pretrained; onnx: pixels to logits.",
+            help="shira, lora: for PEFT's PeftModel; merged: a folder for from_pretrained; onnx: pixels to logits.",
         ),
     ] = "merged",
     backbone: OtherBackbone = None,

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import CLIPModel
 
 from kusabi.adapters.attach import attached, merge
+from kusabi.adapters.checkpoint import Adapter
 from kusabi.adapters.low_rank import fresh
 from kusabi.adapters.merged_training import working_copy
 from kusabi.adapters.peft_import import import_lora
@@ -63,7 +64,7 @@ def prototypes_of(width):
 
 def test_the_folder_is_what_peft_writes_itself(tmp_path):
     part = part_of({"a.weight": (4, 6), "b.a.weight": (5, 4)}, {"a.weight": 1, "b.a.weight": 2}, 3.0, dropout=0.25)
-    export_lora(tmp_path / "out", pair(), part, CARD, prototypes_of(2))
+    export_lora(tmp_path / "out", pair(), Adapter((part,), {}, CARD), prototypes_of(2))
     with safe_open(tmp_path / "out" / "adapter_model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
     tensors, values = load_file(tmp_path / "out" / "adapter_model.safetensors"), part.values.detach()
@@ -102,7 +103,7 @@ def test_what_was_exported_comes_back_bitwise(tmp_path, rank_stabilized):
     shapes = {"a.weight": (4, 6), "b.a.weight": (5, 4)}
     ranks, alphas = {"a.weight": 1, "b.a.weight": 3}, {"a.weight": 0.7, "b.a.weight": 16.0}
     part = part_of(shapes, ranks, alphas, rank_stabilized=rank_stabilized, dropout=0.25)
-    export_lora(tmp_path / "out", pair(), part, CARD, prototypes_of(2))
+    export_lora(tmp_path / "out", pair(), Adapter((part,), {}, CARD), prototypes_of(2))
     read = import_lora(tmp_path / "out", pair())
     assert read.settings() == part.settings() and read.names == part.names
     assert torch.equal(read.values, part.values)
@@ -113,7 +114,7 @@ def test_all_weights_that_peft_cannot_hold_are_named(towers, tmp_path):
     part = part_of({fused: (24, 8), out: (8, 8), "vision.2.linear1.weight": (16, 8)})
     part.values.data[-1] = torch.inf
     with pytest.raises(AdapterError) as refusal:
-        export_lora(tmp_path / "out", module, part, CARD, prototypes_of(8))
+        export_lora(tmp_path / "out", module, Adapter((part,), {}, CARD), prototypes_of(8))
     for complaint in (
         f"{fused} is not the weight of an nn.Linear of its own",
         f"{out} is not the weight of an nn.Linear of its own",
@@ -135,7 +136,7 @@ def test_stock_peft_gives_the_embeddings_and_logits_of_the_readme(tmp_path, tiny
         part.settle(5.0, 0.5)
         assert 0 < int((part.factors(Q)[2] == 0).sum() + (part.factors(OUT)[2] == 0).sum()) < 5
     frozen = module.get_image_features(pixel_values=pixels).pooler_output
-    export_lora(tmp_path / "out", module, part, CARD, prototypes)
+    export_lora(tmp_path / "out", module, Adapter((part,), {}, CARD), prototypes)
     readme = (tmp_path / "out" / "README.md").read_text("utf-8").replace("this folder", str(tmp_path / "out"))
     _, setting, reading = readme.replace("owner/tiny", str(tiny("clip"))).split("```python\n")
     scope = {"pixel_values": pixels}
@@ -165,7 +166,7 @@ def test_loading_by_transformers_is_the_same(tmp_path, tiny):
     pytest.importorskip("peft")
     module, pixels = clip(tiny("clip")), torch.randn(2, 3, 24, 24)
     part = clip_part(module)
-    export_lora(tmp_path / "out", module, part, CARD, prototypes_of(12))
+    export_lora(tmp_path / "out", module, Adapter((part,), {}, CARD), prototypes_of(12))
     other = clip(tiny("clip"))
     other.load_adapter(tmp_path / "out")
     with working_copy(module, part), torch.no_grad():
@@ -178,7 +179,7 @@ def test_patterns_meet_their_own_layer_only(tmp_path):
     shapes, module = {"a.weight": (4, 6), "b.a.weight": (5, 4)}, pair()
     module["aXb"] = nn.Linear(3, 3)
     part = part_of(shapes, {"a.weight": 1, "b.a.weight": 3}, {"a.weight": 0.5, "b.a.weight": 6.0})
-    export_lora(tmp_path / "out", module, part, CARD, prototypes_of(2))
+    export_lora(tmp_path / "out", module, Adapter((part,), {}, CARD), prototypes_of(2))
     model = peft.PeftModel.from_pretrained(module, tmp_path / "out")
     adapted = {n: layer for n, layer in model.named_modules() if hasattr(layer, "lora_A") and hasattr(layer, "r")}
     found = {name.removeprefix("base_model.model."): (layer.r, layer.scaling) for name, layer in adapted.items()}

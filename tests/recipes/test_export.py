@@ -48,6 +48,37 @@ def test_a_merged_folder_loads_in_transformers_and_answers_alike(run, tmp_path):
     assert json.loads((folder / "kusabi.json").read_text())["classes"] == ["A1", "B2", "C3"]
 
 
+@pytest.fixture
+def low_rank_run(tiny, tiles, tmp_path):
+    torch.set_num_threads(1)
+    fields = {
+        "backbone": {"backbone": str(tiny("clip"))},
+        "adapter": {"kind": "low_rank"},
+        "low_rank": {"rank": 2},
+        "data": {"shots": 2, "views": 2},
+        "training": {"steps": 2, "learning_rate": 1e-2},
+    }
+    adapt(str(tiles(train=3, test=4)), build(fields), tmp_path / "low-rank")
+    return tmp_path / "low-rank"
+
+
+@torch.no_grad()
+def test_a_low_rank_adapter_leaves_as_lora_or_merged_and_not_as_shira(low_rank_run, tmp_path):
+    from transformers import AutoModel
+
+    stored = open_adapter(low_rank_run)
+    config = json.loads((export(low_rank_run, tmp_path / "lora", "lora") / "adapter_config.json").read_text())
+    assert (config["peft_type"], config["r"]) == ("LORA", 2)
+    model = AutoModel.from_pretrained(export(low_rank_run, tmp_path / "merged", "merged")).eval()
+    pixels = torch.randn(2, 3, 24, 24)
+    images = torch.nn.functional.normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
+    with attached(stored.backbone.module, *stored.adapter.parts):
+        assert torch.equal(images, stored.backbone.embed_images(pixels))
+    with pytest.raises(AdapterError, match="needs an adapter of kind sparse_delta, not low_rank"):
+        export(low_rank_run, tmp_path / "shira", "shira")
+    assert not (tmp_path / "shira").exists()
+
+
 def test_a_shira_folder_is_named_for_peft(run, tmp_path):
     folder = export(run / "adapter", tmp_path / "shira", "shira", backbone=str(open_adapter(run).source))
     config = json.loads((folder / "adapter_config.json").read_text())

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ WEIGHTS, CARD = "adapter.safetensors", "adapter.json"
 HEAD_TYPES = {"displacement": torch.bfloat16, "offset": torch.float32, "log_gain": torch.float32}
 
 
+Part = TypeVar("Part", bound=AdapterPart)
+
+
 @dataclass(frozen=True)
 class Adapter:
     """A trained adapter, whole.
@@ -47,14 +50,18 @@ class Adapter:
 
     @property
     def delta(self) -> SparseDelta:
-        """The one sparse delta that it consists of.
+        """The one sparse delta that it consists of; see ``only``."""
+        return self.only(SparseDelta)
+
+    def only(self, kind: type[Part]) -> Part:
+        """The one part that it consists of.
 
         Raises:
             AdapterError: If it is of another kind.
         """
-        if len(self.parts) != 1 or not isinstance(self.parts[0], SparseDelta):
+        if len(self.parts) != 1 or not isinstance(self.parts[0], kind):
             kinds = " + ".join(part.kind for part in self.parts)
-            raise AdapterError(f"this needs an adapter of kind sparse_delta, not {kinds}")
+            raise AdapterError(f"this needs an adapter of kind {kind.kind}, not {kinds}")
         return self.parts[0]
 
 

@@ -12,12 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kusabi.adapters.attach import folded
+from kusabi.adapters.attach import additions, folded
 from kusabi.adapters.checkpoint import Adapter
 from kusabi.adapters.exported_head import FACTS, READING, write_head, write_json
-from kusabi.adapters.part import check_fits
+from kusabi.adapters.part import AdapterPart, check_fits
 from kusabi.adapters.prototypes import Prototypes
-from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.adapters.whole_folder import whole_folder
 from kusabi.errors import AdapterError, CheckpointError, listed
 
@@ -52,12 +51,13 @@ def export_merged(
         dtype: Of all weights; each one's stored dtype when absent.
 
     Raises:
-        AdapterError: If a target is not stored as one tensor of its own shape, naming all such targets; or something is
-            in the way on the disk.
+        AdapterError: If a part cannot be merged; a target is not stored as one tensor of its own shape, naming all such
+            targets; or something is in the way on the disk.
         CheckpointError: If a file of the backbone cannot be read. Nothing is left behind.
     """
-    check_fits(adapter.delta, module)
-    rewrites = stored_rewrites(files, module, rewrites_of(adapter.delta), names)
+    for part in adapter.parts:
+        check_fits(part, module)
+    rewrites = stored_rewrites(files, module, rewrites_of(adapter.parts), names)
     with whole_folder(folder) as aside:
         for file in files:
             _copy_weights(file, aside / file.name, rewrites, dtype)
@@ -70,19 +70,24 @@ def export_merged(
         (aside / README).write_bytes(text.encode())
 
 
-def rewrites_of(delta: SparseDelta) -> dict[str, Rewrite]:
-    """What a sparse delta does to each of its targets."""
+def rewrites_of(parts: Sequence[AdapterPart]) -> dict[str, Rewrite]:
+    """What deltas do to each of their targets, one after the other.
 
-    def rewrite(indices: Tensor, values: Tensor) -> Rewrite:
+    Raises:
+        AdapterError: If a part cannot be merged.
+    """
+
+    def rewrite(amounts: Sequence[tuple[Tensor | None, Tensor]]) -> Rewrite:
         def written(weight: Tensor) -> Tensor:
             flat = weight.flatten().clone()
-            at = indices.to(flat.device, torch.int64)
-            flat[at] = folded(flat[at], values.to(flat.device))
+            for indices, added in amounts:
+                at = slice(None) if indices is None else indices.to(flat.device, torch.int64)
+                flat[at] = folded(flat[at], added.to(flat.device))
             return flat.view(weight.shape)
 
         return written
 
-    return {name: rewrite(indices, values) for name, indices, values in delta.parts()}
+    return {name: rewrite(amounts) for name, amounts in additions(parts).items()}
 
 
 def stored_rewrites(

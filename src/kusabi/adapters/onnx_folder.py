@@ -67,7 +67,7 @@ def export_onnx(
     model = _Answer(module, embed, prototypes).eval()
     with (
         whole_folder(folder) as aside,
-        attached(module, adapter.delta),
+        attached(module, *adapter.parts),
     ):  # the graph refers to the weights until written
         _write_graph(aside / GRAPH, model, shown[:2])
         difference = _difference(aside / GRAPH, shown, model(shown))

@@ -9,13 +9,13 @@ Requirements this file exists for:
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
+from kusabi.adapters.checkpoint import Adapter
 from kusabi.adapters.exported_head import READING, write_head, write_json
 from kusabi.adapters.low_rank import LowRank
 from kusabi.adapters.part import check_fits
@@ -27,22 +27,20 @@ from kusabi.adapters.whole_folder import whole_folder
 from kusabi.errors import AdapterError, listed
 
 
-def export_lora(
-    folder: Path, module: nn.Module, part: LowRank, card: Mapping[str, Any], prototypes: Prototypes
-) -> None:  # fmt: skip
-    """Write a low-rank part as a LORA folder for ``PeftModel.from_pretrained``, with its classifier beside it.
+def export_lora(folder: Path, module: nn.Module, adapter: Adapter, prototypes: Prototypes) -> None:
+    """Write a low-rank adapter as a LORA folder for ``PeftModel.from_pretrained``, with its classifier beside it.
 
     Args:
         folder: Where to; must be new or empty.
         module: The backbone's module, as transformers loads it.
-        part: What to write; gates are folded in first.
-        card: The adapter's.
+        adapter: What to write; gates are folded in first.
         prototypes: Its classifier, around the text embeddings of the adapted model.
 
     Raises:
-        AdapterError: If PEFT could not express it (naming all weights that stand in the way), or something is in the
-            way on the disk. Nothing is left behind then.
+        AdapterError: If it is of another kind, PEFT could not express it (naming all weights that stand in the way), or
+            something is in the way on the disk. Nothing is left behind then.
     """
+    part, card = adapter.only(LowRank), adapter.card
     plain = part if part.shrinkage is None else part.pruned()
     tensors = lora_tensors(module, plain)
     paths = sorted(weight.removesuffix(".weight") for weight in plain.weights)

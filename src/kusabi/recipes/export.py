@@ -8,6 +8,7 @@ import torch
 from kusabi.adapters.merged_folder import export_merged
 from kusabi.adapters.onnx_folder import check_onnx, export_onnx
 from kusabi.adapters.peft_format import export_shira
+from kusabi.adapters.peft_lora import export_lora
 from kusabi.backbones.digest import stored_digests
 from kusabi.backbones.dual_encoder import DTYPES
 from kusabi.backbones.model_folder import locate
@@ -17,8 +18,8 @@ from kusabi.recipes.judge import classifier
 from kusabi.recipes.question import use_device
 from kusabi.recipes.stored_adapter import open_adapter
 
-Form = Literal["shira", "merged", "onnx"]
-FORMS: tuple[Form, ...] = ("shira", "merged", "onnx")
+Form = Literal["shira", "lora", "merged", "onnx"]
+FORMS: tuple[Form, ...] = ("shira", "lora", "merged", "onnx")
 
 
 @torch.no_grad()
@@ -28,8 +29,9 @@ def export(run: Path, out: Path, form: str, *, backbone: str | None = None, dtyp
     Args:
         run: A run folder, or an adapter folder.
         out: Where to; must be new or empty.
-        form: ``shira``: a folder for ``PeftModel.from_pretrained``. ``merged``: a model folder for
-            ``from_pretrained``. ``onnx``: a graph from pixels to logits, without text tower.
+        form: ``shira`` (of a sparse delta) or ``lora`` (of a low-rank adapter): a folder for
+            ``PeftModel.from_pretrained``. ``merged``: a model folder for ``from_pretrained``. ``onnx``: a graph from
+            pixels to logits, without text tower.
         backbone: Model folder or Hub id; where the run or the card says when absent.
         dtype: Of the resident weights, and so of a merged folder; as in training when absent. ONNX is always float32.
 
@@ -53,8 +55,8 @@ def export(run: Path, out: Path, form: str, *, backbone: str | None = None, dtyp
     module: Any = stored.backbone.module
     adapter = stored.adapter
     head = classifier(stored.backbone, adapter)
-    if form == "shira":
-        export_shira(out, module, adapter, head)
+    if form in ("shira", "lora"):
+        (export_shira if form == "shira" else export_lora)(out, module, adapter, head)
         return out
     if form == "onnx":
         export_onnx(out, module, stored.backbone.embed_images, adapter, head)
