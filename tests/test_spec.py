@@ -28,10 +28,10 @@ FIELDS = {
         "views": st.integers(1, 256),
     },
     "adapter": {
-        "kind": st.just("sparse_delta"),
+        "kind": st.just("hybrid"),
         "density": st.floats(0, 1, exclude_min=True),
         "budget": st.none() | st.integers(1, 10**12),
-        "support_rule": st.sampled_from(["random", "magnitude", "gradient", "snip", "change"]),
+        "support_rule": st.sampled_from(["random", "magnitude", "gradient", "snip"]),
         "granularity": TEXT,
         "allocation": st.sampled_from(["size", "uniform", "energy"]),
         "tower": st.sampled_from(["vision", "text", "both"]),
@@ -39,6 +39,27 @@ FIELDS = {
         "projections": st.lists(TEXT, max_size=3),
         "head": st.sampled_from(["prototypes", "text"]),
         "blend": st.none() | st.floats(0, 1),
+    },
+    "low_rank": {
+        "rank": st.none() | st.integers(1, 10**9),
+        "lora_alpha": st.none() | SMALL,
+        "rank_stabilized": st.booleans(),
+        "lora_dropout": st.floats(0, 1, exclude_max=True),
+        "shrinkage": st.none() | SMALL,
+        "low_rank_share": st.floats(0, 1),
+    },
+    "bottleneck": {
+        "where": st.just("both"),
+        "form": st.just("sequential"),
+        "bottleneck_size": st.none(),
+        "activation": st.just("relu"),
+        "bottleneck_scale": st.just(1.0),
+        "bottleneck_dropout": st.just(0.0),
+        "experts": st.just(1),
+        "prune_rule": st.just("snip"),
+        "prune_scope": st.just("global"),
+        "widen": st.just(1),
+        "down_init": st.just("normal"),
     },
     "moves": {
         "move_every": st.integers(0, 10**9),
@@ -63,13 +84,14 @@ FIELDS = {
     "training": {
         "steps": st.integers(1, 1_000_000),
         "batch_size": st.integers(1, 65_536),
-        "learning_rate": SMALL,
+        "learning_rate": st.none() | SMALL,
         "head_learning_rate": SMALL,
         "value_decay": st.floats(0, 1e300),
         "precision": st.sampled_from(["auto", "bfloat16", "float32"]),
         "checkpoint_every": st.integers(1, 10**9),
     },
 }
+HYBRID = {"adapter": {"kind": "hybrid"}}  # the kind with the most settings
 SPECS = st.fixed_dictionaries(
     {},
     optional={
@@ -77,7 +99,7 @@ SPECS = st.fixed_dictionaries(
         "seed": st.integers(0, 2**63 - 1),
         **{part: st.fixed_dictionaries({}, optional=fields) for part, fields in FIELDS.items()},
     },
-).map(build)
+).map(lambda fields: build(overlay(HYBRID, fields)))
 
 
 def test_the_strategies_above_know_every_field():
@@ -102,7 +124,10 @@ def test_hard_texts_survive_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "complaints"),
     [
-        ({"sede": 1}, ["unknown key 'sede'", "seed, backbone, data, adapter, moves, safety, training"]),
+        (
+            {"sede": 1},
+            ["unknown key 'sede'", "seed, backbone, data, adapter, low_rank, bottleneck, moves, safety, training"],
+        ),
         ({"data": {"shotz": 1}}, ["unknown key 'data.shotz'", "shots, label_column, group_column"]),
         ({"adapter": {"Density": 1, "rank": 4}}, ["'adapter.Density'", "'adapter.rank'", "kind, density, budget"]),
         ({"data": {"shots": 0}, "adapter": {"tower": "sound"}}, ["'data.shots'", "(got 0)", "'adapter.tower'"]),
@@ -128,7 +153,7 @@ def test_all_mistakes_are_told_with_their_paths_and_the_known_keys(tmp_path, fie
         ("adapter", "density", [1e-12, 1], [0, -0.1, 1.001, float("nan")]),
         ("adapter", "budget", [1, 10**12], [0, -1]),
         ("adapter", "blend", [0, 1], [-0.01, 1.01, float("nan")]),
-        ("adapter", "kind", ["sparse_delta"], ["low_rank"]),
+        ("adapter", "kind", ["sparse_delta", "low_rank"], ["lora"]),
         ("training", "steps", [1, 1_000_000], [0, 1_000_001]),
         ("training", "learning_rate", [1e-12, 10], [0, 10.1, float("inf"), float("nan")]),
         ("training", "value_decay", [0, 1e9], [-1e-9, float("inf"), float("nan")]),
@@ -158,9 +183,9 @@ def test_the_digest_does_not_depend_on_how_the_spec_was_written():
 @settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_the_digest_tells_any_two_requests_apart(data):
-    base, changes = build({}), [{"seed": data.draw(st.integers(0, 9))}]
+    base, changes = build(HYBRID), [{"seed": data.draw(st.integers(0, 9))}]
     changes += [{part: {key: data.draw(drawn)}} for part, fields in FIELDS.items() for key, drawn in fields.items()]
-    for other in map(build, changes):
+    for other in (build(overlay(HYBRID, change)) for change in changes):
         assert (other.digest == base.digest) == (other == base)
 
 
@@ -193,3 +218,22 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, complaint):
     with pytest.raises(SpecError) as refusal:
         read_spec(path)
     assert str(path) in str(refusal.value) and complaint in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"low_rank": {"rank": 4}}, "low_rank.rank is for kind low_rank or hybrid, not sparse_delta"),
+        ({"bottleneck": {"widen": 2}, "adapter": {"kind": "hybrid"}}, "bottleneck.widen is for kind bottleneck"),
+        ({"moves": {"move_every": 5}, "adapter": {"kind": "low_rank"}}, "moves.move_every is for kind sparse_delta"),
+        ({"adapter": {"kind": "hybrid", "support_rule": "change"}}, "support_rule 'change' is for kind sparse_delta"),
+    ],
+)  # fmt: skip
+def test_a_setting_of_another_kind_is_refused(fields, complaint):
+    with pytest.raises(SpecError, match=complaint):
+        build(fields)
+
+
+def test_a_bottleneck_written_as_toml_reads_back():
+    spec = build({"adapter": {"kind": "bottleneck"}, "bottleneck": {"where": "mlp", "widen": 3, "experts": 4}})
+    assert build(tomllib.loads(write_toml(spec))) == spec

@@ -160,9 +160,14 @@ class SafetySpec(_Part):
 class TrainingSpec(_Part):
     """How the adapter is trained."""
 
-    steps: int = Field(default=40, ge=1, le=1_000_000, description="Updates.")
+    steps: int = Field(default=100, ge=1, le=1_000_000, description="Updates.")
     batch_size: int = Field(default=16, ge=1, le=65_536, description="Views per update.")
-    learning_rate: float = Field(default=3e-4, gt=0, le=10, description="Peak step size of the weight entries.")
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=10,
+        description="Peak step size of the trained values; 0.003 for sparse ones, else 0.001.",
+    )
     head_learning_rate: float = Field(
         default=2e-3, gt=0, le=10, description="Peak step size of prototypes and temperature."
     )

@@ -21,7 +21,7 @@ from kusabi.errors import CheckpointError, RunError
 from kusabi.evaluation.stored import EVALUATION, SPEC
 from kusabi.files import write_bytes
 from kusabi.spec import AdaptSpec, read_spec, write_toml
-from kusabi.training.fit import Record
+from kusabi.training.fit import Record, peak_rate
 
 ENVIRONMENT, METRICS, CHECKPOINT, ADAPTER = "environment.json", "metrics.jsonl", "checkpoint.safetensors", "adapter"
 _ASIDE = re.compile(r"\..+\.\d+")  # as kusabi.files names them
@@ -138,7 +138,7 @@ def settings(spec: AdaptSpec, device: str, precision: str) -> dict[str, Any]:
     training = spec.training
     return {
         "steps": training.steps,
-        "learning_rate": training.learning_rate,
+        "learning_rate": peak_rate("sparse_delta" if spec.adapter.kind == "hybrid" else spec.adapter.kind, training),
         "batch_size": training.batch_size,
         "views": spec.data.views,
         "augment": spec.data.augment,

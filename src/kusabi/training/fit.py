@@ -31,6 +31,8 @@ from kusabi.training.precision import autocast, loss_scale
 from kusabi.training.running_mean import RunningMean
 from kusabi.training.views import Views
 
+RATES = {"sparse_delta": 3e-3, "low_rank": 1e-3, "bottleneck": 1e-3}
+
 
 @dataclass(frozen=True)
 class Record:
@@ -134,10 +136,10 @@ class FitState:
         if self.support is not None:
             self.support.narrow()
         for name, optimizer in self.optimizers.items():
-            optimizer.step(rates[name.partition(".")[0]])
+            optimizer.step(rates["head" if name.startswith("head.") else name])
         self.step += 1
-        for part in self.parts:
-            part.settle(rates["part"], self.step / max(self.step, self.steps))
+        for i, part in enumerate(self.parts):
+            part.settle(rates[f"part.{i}"], self.step / max(self.step, self.steps))
         move = None
         if self.support is not None:
             move = self.support.advance(copy)
@@ -174,6 +176,8 @@ def fit(
     frozen = None
     if safety.agreement:
         frozen = functional_call(state.prototypes, state.start, (views.features,)).detach()
+    peaks = {f"part.{i}": peak_rate(part.kind, spec) for i, part in enumerate(state.parts)}
+    peaks["head"] = spec.head_learning_rate
     lap = math.ceil(len(views.labels) / spec.batch_size)
     forwards = max(part.forwards for part in state.parts)
     with working_copy(backbone.module, *state.parts, watch=state.support and state.support.watch) as copy:
@@ -198,13 +202,18 @@ def fit(
             _unscale(state, scale, precision)
             for part in state.parts:
                 gradient_of(part).add_(part.values.data, alpha=2 * decay)
-            state.advance(copy, {"part": shape * spec.learning_rate, "head": shape * spec.head_learning_rate})
+            state.advance(copy, {name: shape * peak for name, peak in peaks.items()})
             state.recent = loss.item() if state.step == 1 else state.recent + (loss.item() - state.recent) / lap
             state.stopped = state.step >= lap and state.recent < safety.stop_loss
             hits = (logits.argmax(1) == labels).float().mean()
-            yield Record(state.step, loss.item(), hits.item(), shape * spec.learning_rate)
+            yield Record(state.step, loss.item(), hits.item(), shape * peaks["part.0"])
         if state.step:
             state.average.give(state.learned())
+
+
+def peak_rate(kind: str, spec: TrainingSpec) -> float:
+    """Peak step size of the values of a part."""
+    return RATES[kind] if spec.learning_rate is None else spec.learning_rate
 
 
 def _unscale(state: FitState, scale: float, precision: str) -> None:
