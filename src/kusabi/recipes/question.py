@@ -16,6 +16,7 @@ from kusabi.recipes.fit_support import Prompts
 from kusabi.recipes.watch import Watch, stage
 from kusabi.spec import AdaptSpec
 from kusabi.training.birth import Birth, fresh_parts
+from kusabi.training.learn import moves_of
 from kusabi.training.precision import resolve
 
 
@@ -47,6 +48,7 @@ def pose(source: str, spec: AdaptSpec, *, device: str, threads: int | None, watc
     split = few_shot_split(dataset, data.shots, spec.seed)
     backbone = open_backbone(spec, device)
     weights = plan(backbone.module, backbone.blocks, spec.adapter)
+    moves_of(spec.moves)
     fresh_parts(Birth(backbone, weights, spec, None))  # what cannot be made is refused before anything is written
     return Question(
         dataset,

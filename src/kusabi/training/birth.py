@@ -11,6 +11,7 @@ from kusabi.adapters import bottleneck_birth, low_rank
 from kusabi.adapters.allocation import allocate
 from kusabi.adapters.bottleneck import Bottleneck
 from kusabi.adapters.bottleneck_form import checked_form
+from kusabi.adapters.granularity import unit_shape
 from kusabi.adapters.hybrid import rank_cost, split_budget
 from kusabi.adapters.insertion import insertion_points
 from kusabi.adapters.low_rank import LowRank
@@ -72,6 +73,7 @@ def fresh_parts(birth: Birth, *, empty: bool = False) -> tuple[AdapterPart, ...]
 
 def _sparse_delta(birth: Birth, plan: Plan, empty: bool) -> SparseDelta:
     adapter = birth.spec.adapter
+    unit_shape(adapter.granularity, (1, 1))  # refuses what is none
     if empty:
         return SparseDelta({target.tensor: torch.empty(0, dtype=torch.int32) for target in plan.targets})
     if (sample := birth.sample) is None:
