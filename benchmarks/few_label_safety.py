@@ -20,7 +20,7 @@ TRIALS = Trials(
     ),
     shots=(1, 2, 4),
     seeds=(0, 1),
-    base={"training": {"steps": 100, "learning_rate": 3e-3, "value_decay": 0.0}},
+    base={"training": {"steps": 100, "learning_rate": 3e-3, "value_decay": 0.0}, "safety": {"alpha": 1.0}},
 )
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ TRIALS = Trials(
     ),
     shots=(1, 4, 16),
     seeds=(0, 1, 2),
-    base={"training": {"steps": STEPS, "learning_rate": RATE, "value_decay": 0.1}},
+    base={"training": {"steps": STEPS, "learning_rate": RATE, "value_decay": 0.1}, "safety": {"alpha": 1.0}},
 )
 
 if __name__ == "__main__":

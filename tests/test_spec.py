@@ -78,7 +78,7 @@ FIELDS = {
         "agreement": SMALL,
         "average": st.floats(0, 1, exclude_max=True),
         "stop_loss": SMALL,
-        "alpha": st.just("auto") | st.floats(0, 1),
+        "alpha": st.sampled_from(["prior", "auto"]) | st.floats(0, 1),
         "head_alpha": st.just("auto") | st.floats(0, 1),
     },
     "training": {

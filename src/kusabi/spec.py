@@ -149,11 +149,13 @@ class SafetySpec(_Part):
     agreement: float = Field(default=0.0, ge=0, description="Weight of the agreement with the frozen model; 0: off.")
     average: float = Field(default=0.0, ge=0, lt=1, description="Decay of the average of what is learned; 0: off.")
     stop_loss: float = Field(default=0.0, ge=0, description="Stop below this mean loss of one round; 0: never.")
-    alpha: Literal["auto"] | _Share = Field(
-        default=1.0, description="Final scale of the values, 0 to 1; auto: by retraining on parts of the support set."
+    alpha: Literal["prior", "auto"] | _Share = Field(
+        default="prior",
+        description="Final scale, 0 to 1, of values and classifier back to their start. prior: n / (n + 1) at n shots; "
+        "auto: by retraining on halves of the support set.",
     )
     head_alpha: Literal["auto"] | _Share = Field(
-        default=1.0, description="Final scale of the classifier's way from the text, 0 to 1; auto: as alpha."
+        default=1.0, description="Final scale, 0 to 1, of the classifier's way from the text; auto: as alpha."
     )
 
 

@@ -1,9 +1,9 @@
-"""Where the classifier starts: text and pictures blended, then a logistic fit that may leave the blend as far as pays.
+"""Where the classifier starts: the mean of two logistic fits, around a blend of text and pictures and around nothing.
 
-Three choices, each by cross-validation on the support set alone: the share of the support means in the anchor, how
-sharp the anchor is, and how dear it is to leave it. The extremes are zero-shot, class mean and the linear probe,
-so that no peer on frozen features is out of reach. With one picture a class nothing can be held out: how well the text
-alone tells these pictures apart, which it has never seen, says how far to trust it.
+Each is chosen by cross-validation on the support set alone: the share of the support means in the anchor, how sharp the
+anchor is, and how dear it is to leave it; the plain probe has a strength of its own. Few labels cannot tell which of
+the two is better, and their mean is the safer answer. With one picture a class nothing can be held out: how well the
+text alone tells these pictures apart, which it has never seen, says how far to trust it.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Head:
 def fit_head(
     features: Rows, labels: NDArray[np.int64], pictures: NDArray[np.int64], text: Rows, share: float | None = None
 ) -> Head:
-    """The head of the lowest cross-validated log-loss on the support set.
+    """The mean of the anchored fit and the plain probe, each of the lowest cross-validated log-loss.
 
     Args:
         features: Unit embeddings of all views, ``(n, D)``.
@@ -51,11 +51,14 @@ def fit_head(
     fold = _folds(labels, pictures)
     if fold.max() == 0:
         share = 1 / (1 + text_pictures(features, labels, pictures, text)) if share is None else share
-        scale, strength = SCALE_PRIOR, STRENGTH_PRIOR
+        scale, strength, probe_strength = SCALE_PRIOR, STRENGTH_PRIOR, STRENGTH_PRIOR
     else:
         share, scale = _anchor_choice(features, labels, text, fold, SHARES if share is None else (share,))
-        scale, strength = _strength_choice(features, labels, text, fold, share, scale)
-    return refit(features, labels, text, share, scale, strength)
+        strength = _strength_choice(features, labels, text, fold, share, scale)
+        probe_strength = _strength_choice(features, labels, text, fold, share, 0.0)
+    anchored = refit(features, labels, text, share, scale, strength)
+    probe = refit(features, labels, text, share, 0.0, probe_strength)
+    return Head((anchored.weights + probe.weights) / 2, (anchored.offsets + probe.offsets) / 2, share, scale, strength)
 
 
 def refit(features: Rows, labels: NDArray[np.int64], text: Rows, share: float, scale: float, strength: float) -> Head:
@@ -123,26 +126,23 @@ def _anchor_choice(
 
 def _strength_choice(
     features: Rows, labels: NDArray[np.int64], text: Rows, fold: NDArray[np.int64], share: float, scale: float
-) -> tuple[float, float]:
-    """How dear leaving the anchor is; and whether a plain probe, without any anchor, does better."""
+) -> float:
+    """How dear leaving the anchor is; at a scale of zero there is none, and it is the probe's own."""
     parts = [(fold != index, fold == index) for index in range(fold.max() + 1)]
     axes = [_axes(features[inside]) for inside, _ in parts]
-    losses: dict[tuple[float, float], float] = {}
-    for start in (scale, 0.0):
-        weights: list[Rows | None] = [None] * len(parts)
-        lowest = np.inf
-        for strength in STRENGTHS:
-            total = 0.0
-            for i, (inside, outside) in enumerate(parts):
-                anchor = start * anchors(features[inside], labels[inside], text, share)
-                anchored = features[inside] @ anchor.T
-                added = _fit(axes[i], labels[inside], anchored, strength, precise=False, start=weights[i])
-                weights[i] = added
-                directions, offsets = _unrotated(axes[i], anchor, added)
-                total += _loss(features[outside] @ directions.T + offsets, labels[outside])
-            losses[start, strength], lowest = total, min(total, lowest)
-            if total > 1.02 * lowest:  # the loss falls, then rises: past the valley weaker, slower fits are idle
-                break
+    losses: dict[float, float] = {}
+    weights: list[Rows | None] = [None] * len(parts)
+    for strength in STRENGTHS:
+        losses[strength] = 0.0
+        for i, (inside, outside) in enumerate(parts):
+            anchor = scale * anchors(features[inside], labels[inside], text, share)
+            anchored = features[inside] @ anchor.T
+            added = _fit(axes[i], labels[inside], anchored, strength, precise=False, start=weights[i])
+            weights[i] = added
+            directions, offsets = _unrotated(axes[i], anchor, added)
+            losses[strength] += _loss(features[outside] @ directions.T + offsets, labels[outside])
+        if losses[strength] > 1.02 * min(losses.values()):
+            break  # the loss falls, then rises: past the valley weaker, slower fits are idle
     return min(losses, key=lambda choice: losses[choice])
 
 
