@@ -151,7 +151,7 @@ class SafetySpec(_Part):
     stop_loss: float = Field(default=0.0, ge=0, description="Stop below this mean loss of one round; 0: never.")
     alpha: Literal["prior", "auto"] | _Share = Field(
         default="prior",
-        description="Final scale, 0 to 1, of values and classifier back to their start. prior: n / (n + 1) at n shots; "
+        description="Final scale, 0 to 1, of values and classifier back to their start. prior: n / (n + 4) at n shots; "
         "auto: by retraining on halves of the support set.",
     )
     head_alpha: Literal["auto"] | _Share = Field(
@@ -168,7 +168,7 @@ class TrainingSpec(_Part):
         default=None,
         gt=0,
         le=10,
-        description="Peak step size of the trained values; 0.003 for sparse ones, else 0.001.",
+        description="Peak step size of the trained values; 0.002 for sparse ones, else 0.001.",
     )
     head_learning_rate: float = Field(
         default=2e-3, gt=0, le=10, description="Peak step size of prototypes and temperature."

@@ -31,7 +31,7 @@ from kusabi.training.precision import autocast, loss_scale
 from kusabi.training.running_mean import RunningMean
 from kusabi.training.views import Views
 
-RATES = {"sparse_delta": 3e-3, "low_rank": 1e-3, "bottleneck": 1e-3}
+RATES = {"sparse_delta": 2e-3, "low_rank": 1e-3, "bottleneck": 1e-3}
 
 
 @dataclass(frozen=True)
