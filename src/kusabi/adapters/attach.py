@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from kusabi.adapters.part import AdapterPart, Inserted, WeightDelta, check_fits
+from kusabi.adapters.part import AdapterPart, Inserted, WeightDelta, check_fits, on_leaving, unhook
 from kusabi.errors import AdapterError
 
 
@@ -58,7 +58,7 @@ def attached(module: nn.Module, *parts: AdapterPart) -> Iterator[nn.Module]:
     """
     with ExitStack() as stack:
         for part in parts:
-            stack.callback(_leave, module, part, _ledger(module).attached.count(part))
+            on_leaving(stack, _leave, module, part, _ledger(module).attached.count(part))
             _join(module, part)
         yield module
 
@@ -77,9 +77,13 @@ def merge(module: nn.Module, *parts: AdapterPart) -> None:
     parameters = dict(module.named_parameters())
     for name, amounts in additions(parts).items():
         weight = parameters[name]
-        for at, added in amounts:
-            at = None if at is None else at.to(weight.device, torch.int64)
-            _write(weight, at, folded(_read(weight, at), added.to(weight.device)))
+        at = None if len(amounts) > 1 or amounts[0][0] is None else amounts[0][0].to(weight.device, torch.int64)
+        originals, total = _read(weight, at), amounts[0][1].to(weight.device)
+        if len(amounts) > 1:  # summed up first, as when attached: each rounding to the weight's dtype would cost bits
+            total = torch.zeros(len(originals), dtype=torch.float32, device=weight.device)
+            for indices, added in amounts:
+                _add(total, None, indices, added)
+        _write(weight, at, folded(originals, total))
 
 
 def additions(parts: Sequence[AdapterPart]) -> dict[str, list[tuple[Tensor | None, Tensor]]]:
@@ -125,24 +129,19 @@ def _join(module: nn.Module, part: AdapterPart) -> None:
 
 
 def _leave(module: nn.Module, part: AdapterPart, before: int) -> None:
+    """Wherever joining stopped, and wherever leaving did the last time."""
     ledger = _ledger(module)
     if before == 0:
-        for handle in ledger.handles.pop(part, []):
-            handle.remove()
-    if ledger.attached.count(part) == before:
-        return  # joining failed before anything was touched
-    ledger.attached.remove(part)
-    if not isinstance(part, WeightDelta):
-        return
-    parameters = dict(module.named_parameters())
-    try:
-        _refold(ledger, parameters, part.weights)
-    except BaseException:  # Ctrl-C halfway: once more, whole, since nothing else would ever restore the rest
-        _refold(ledger, parameters, part.weights)
-        raise
-    for name in part.weights:
-        if not any(name in other.weights for other in ledger.deltas):
-            del ledger.pages[name]
+        unhook(ledger.handles.get(part, ()))
+        ledger.handles.pop(part, None)
+    if ledger.attached.count(part) > before:
+        ledger.attached.remove(part)
+    if isinstance(part, WeightDelta):
+        names = tuple(name for name in part.weights if name in ledger.pages)
+        _refold(ledger, dict(module.named_parameters()), names)
+        for name in names:
+            if not any(name in other.weights for other in ledger.deltas):
+                del ledger.pages[name]
 
 
 @torch.no_grad()

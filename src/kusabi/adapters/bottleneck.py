@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from kusabi.adapters.bottleneck_form import Form, checked_form
 from kusabi.adapters.experts import active_expert, shared_out
 from kusabi.adapters.insertion import input_width, output_width, source_of, submodule
-from kusabi.adapters.part import Inserted
+from kusabi.adapters.part import Inserted, unhook
 from kusabi.errors import AdapterError, listed
 
 _ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
@@ -110,11 +110,10 @@ class Bottleneck(Inserted):
         try:
             for point in self.points:
                 self._hook(module, point, handles)
+            return handles
         except BaseException:
-            for handle in handles:
-                handle.remove()
+            unhook(handles)
             raise
-        return handles
 
     def _hook(self, module: nn.Module, point: str, handles: list[RemovableHandle]) -> None:
         source = source_of(module, point)

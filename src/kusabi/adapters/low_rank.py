@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from kusabi.adapters.granularity import matrix_shape
 from kusabi.adapters.low_rank_settings import SETTINGS, wrong_settings
-from kusabi.adapters.part import WeightDelta, gradient_of
+from kusabi.adapters.part import WeightDelta, gradient_of, unhook
 from kusabi.adapters.plain_linears import plain_linears
 from kusabi.adapters.support import random_scores
 from kusabi.errors import AdapterError, listed
@@ -144,11 +144,16 @@ class LowRank(WeightDelta):
                 f"dropout hides inputs of plain linear layers, which these weights do not belong to: {listed(merged)}; "
                 "train with dropout 0, or leave them out"
             )
-        return {
-            weight: linears[weight].register_forward_hook(partial(self._pass, weight), with_kwargs=True)
-            for weight in self.weights
-            if weight in linears
-        }
+        handles: dict[str, RemovableHandle] = {}
+        try:
+            for weight in self.weights:
+                if weight in linears:
+                    passing = partial(self._pass, weight)
+                    handles[weight] = linears[weight].register_forward_hook(passing, with_kwargs=True)
+            return handles
+        except BaseException:
+            unhook(handles.values())
+            raise
 
     def mismatches(self, module: nn.Module) -> list[str]:
         """Weights that the model lacks, or that are other matrices than the factors make."""

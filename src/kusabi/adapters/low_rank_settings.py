@@ -1,6 +1,6 @@
 """What a low-rank adapter may be told: by its maker, or by a card that comes from anywhere."""
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,16 +17,17 @@ def wrong_settings(ranks: Any, alphas: Any, rank_stabilized: Any, dropout: Any, 
         if not isinstance(r, int) or isinstance(r, bool) or r < 1:
             wrong.append(f"{name}: rank {r!r} must be a whole number from 1")
     for name, alpha in alphas.items() if isinstance(alphas, Mapping) else ():
-        if not _is_number(alpha) or not 0 < alpha < math.inf:
+        if not _is_number(alpha) or not alpha > 0:
             wrong.append(f"{name}: alpha {alpha!r} must be a positive number")
     if not isinstance(rank_stabilized, bool):
         wrong.append(f"rank_stabilized must be true or false, not {rank_stabilized!r}")
     if not _is_number(dropout) or not 0 <= dropout < 1:
         wrong.append(f"dropout must be in [0, 1), not {dropout!r}")
-    if shrinkage is not None and not (_is_number(shrinkage) and 0 <= shrinkage < math.inf):
+    if shrinkage is not None and not (_is_number(shrinkage) and shrinkage >= 0):
         wrong.append(f"shrinkage must be a number from 0, not {shrinkage!r}")
     return wrong
 
 
 def _is_number(found: Any) -> bool:
-    return isinstance(found, int | float) and not isinstance(found, bool)
+    """Finite, and no larger than floats go: JSON writes whole numbers of any length."""
+    return isinstance(found, int | float) and not isinstance(found, bool) and abs(found) <= sys.float_info.max

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kusabi.adapters.attach import folded
-from kusabi.adapters.part import AdapterPart, Inserted, WeightDelta, check_fits
+from kusabi.adapters.part import AdapterPart, Inserted, WeightDelta, check_fits, on_leaving, unhook
 from kusabi.errors import AdapterError
 
 Watch = Callable[[str, Tensor], None]
@@ -89,7 +89,7 @@ def working_copy(module: nn.Module, *parts: AdapterPart, watch: Watch | None = N
     with ExitStack() as stack:
         copy = WorkingCopy(module, _hooked(module, parts, stack))
         for name, weight in copy.weights.items():
-            stack.callback(_return, weight, copy.frozen[name], weight.requires_grad)
+            on_leaving(stack, _return, weight, copy.frozen[name], weight.requires_grad)
             weight.data = copy.frozen[name].detach().to(torch.float32, copy=True).contiguous()
             weight.requires_grad_(True)
             hook = weight.register_post_accumulate_grad_hook(_taker(copy, name, watch))
@@ -103,12 +103,9 @@ def _hooked(module: nn.Module, parts: Sequence[AdapterPart], stack: ExitStack) -
     covering: dict[str, list[WeightDelta]] = {}
     for part in parts:
         if isinstance(part, Inserted):
-            for handle in part.join(module):
-                stack.callback(handle.remove)
+            on_leaving(stack, unhook, part.join(module))
         elif isinstance(part, WeightDelta):
-            beside = part.beside(module)
-            for handle in beside.values():
-                stack.callback(handle.remove)
+            on_leaving(stack, unhook, (beside := part.beside(module)).values())
             for name in part.weights:
                 if name not in beside:
                     covering.setdefault(name, []).append(part)
@@ -141,7 +138,7 @@ def dense_gradients(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[
     with ExitStack() as stack:
         for name in names:
             weight = parameters[name]
-            stack.callback(_return, weight, weight.data, weight.requires_grad)
+            on_leaving(stack, _return, weight, weight.data, weight.requires_grad)
             weight.requires_grad_(True)
 
             def take(weight: Tensor, name: str = name) -> None:

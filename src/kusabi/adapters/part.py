@@ -5,7 +5,8 @@ The two ways to join a model are the two subclasses: a ``WeightDelta`` is added 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import accumulate
 from typing import Any, ClassVar, Self
 
@@ -163,6 +164,18 @@ def check_fits(part: AdapterPart, module: nn.Module) -> None:
     """
     if wrong := part.mismatches(module):
         raise AdapterError("the adapter does not fit this model: " + listed(wrong, "; "))
+
+
+def on_leaving(stack: ExitStack, undo: Callable[..., Any], *arguments: Any) -> None:
+    """Undo something on leaving, twice: Ctrl-C may stop the first time halfway. ``undo`` may be repeated."""
+    for _ in range(2):
+        stack.callback(undo, *arguments)
+
+
+def unhook(handles: Iterable[RemovableHandle]) -> None:
+    """Remove hooks; those that are gone already are no matter."""
+    for handle in handles:
+        handle.remove()
 
 
 def gradient_of(part: AdapterPart) -> Tensor:

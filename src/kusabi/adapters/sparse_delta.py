@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kusabi.adapters.part import WeightDelta, gradient_of
+from kusabi.errors import AdapterError, listed
 
 
 class SparseDelta(WeightDelta):
@@ -40,7 +41,14 @@ class SparseDelta(WeightDelta):
         return {}
 
     @classmethod
-    def build(cls, settings: Mapping[str, Any], supports: Mapping[str, Tensor]) -> Self:  # noqa: D102
+    def build(cls, settings: Mapping[str, Any], supports: Mapping[str, Tensor]) -> Self:
+        """The part of a card, its values zero.
+
+        Raises:
+            AdapterError: If there are settings: whatever they mean, it would be lost.
+        """
+        if settings:
+            raise AdapterError(f"a sparse delta has no settings such as {listed(sorted(settings))}; update kusabi")
         return cls(supports)
 
     def rescale(self, alpha: float) -> None:  # noqa: D102
