@@ -16,6 +16,7 @@ import torch
 from benchmarks.cell import QuerySide, open_cell
 from benchmarks.development import DEVELOPMENT
 from benchmarks.pool import balanced, lay_out
+from kusabi.files import write_bytes
 from kusabi.recipes.environment import environment
 from kusabi.spec import AdaptSpec, build, overlay
 from kusabi.training.learn import learn, rescale
@@ -23,6 +24,11 @@ from kusabi.training.scale_choice import choose_scales
 
 CACHE = Path(".cache/benchmarks")
 QUERY = 500
+
+_LEGEND = (
+    "Accuracy in per cent on pictures held out from the development tasks, mean over seeds; the last column is the mean of "
+    "the row, with a star where runs are missing. Generated with `--table` from the `.jsonl` of the same name."
+)
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -61,10 +67,15 @@ def main(trials: Trials, words: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--tasks", nargs="+", default=list(DEVELOPMENT), choices=list(DEVELOPMENT))
     parser.add_argument("--threads", type=int, help="of each process; one per task and core is quickest")
-    parser.add_argument("--table", action="store_true", help="print the means and measure nothing")
+    parser.add_argument(
+        "--table", action="store_true", help="print the means, write them beside the results, and measure nothing"
+    )
     asked = parser.parse_args(words)
     if asked.table:
-        print(table(trials, read(asked.out)))
+        found = table(trials, read(asked.out))
+        page = f"# {trials.name.replace('_', ' ').capitalize()}\n\n{trials.about.strip()}\n\n{found}\n\n{_LEGEND}\n"
+        write_bytes(asked.out.with_suffix(".md"), page.encode())
+        print(found)
         return
     if asked.threads is not None:
         torch.set_num_threads(asked.threads)
