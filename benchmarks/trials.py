@@ -26,8 +26,8 @@ CACHE = Path(".cache/benchmarks")
 QUERY = 500
 
 _LEGEND = (
-    "Accuracy in per cent on pictures held out from the development tasks, mean over seeds; the last column is the mean of "
-    "the row, with a star where runs are missing. Generated with `--table` from the `.jsonl` of the same name."
+    "Accuracy in per cent on pictures held out from the development tasks, mean over seeds; the last column is the mean "
+    "of the row, with a star where runs are missing. Generated with `--table` from the `.jsonl` of the same name."
 )
 
 Settings = Mapping[str, Mapping[str, Any]]
