@@ -1,0 +1,71 @@
+"""What a peer says about the query pictures, and what it cost."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+FLOAT = 4  # bytes of a stored number: what the methods' own code writes
+
+
+@dataclass(frozen=True)
+class Answers:
+    """``probabilities`` ``(m, C + N)``, float64: of the ``C`` trained classes, then of ``N`` classes without a picture.
+
+    ``trained`` counts the numbers that were learned; ``stored`` is in bytes, beside the backbone; ``seconds`` went into
+    learning, without the frozen features and without the query; ``chosen`` is what was chosen on the support set.
+    """
+
+    probabilities: NDArray[np.float64]
+    trained: int
+    stored: int
+    seconds: float
+    chosen: Mapping[str, float] = field(default_factory=dict)
+
+
+def answered(
+    logits: Tensor, text_logits: Tensor, *, trained: int, stored: int, started: float, learned: float,
+    chosen: Mapping[str, float] | None = None,
+) -> Answers:  # fmt: skip
+    """Answers from logits.
+
+    Args:
+        logits: Of the trained classes, ``(m, C)``.
+        text_logits: Of all classes from their texts, ``(m, C + N)``; see ``joined``.
+        trained: Learned numbers.
+        stored: Bytes.
+        started: When learning began, by ``now``.
+        learned: When it was done.
+        chosen: What was chosen on the support set.
+    """
+    own = logits.detach().double().softmax(dim=1).cpu().numpy()
+    return Answers(
+        joined(own, text_logits.detach().double().cpu().numpy()), trained, stored, learned - started, chosen or {}
+    )
+
+
+def joined(own: NDArray[np.float64], text_logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Trained and new classes on one scale, for any method: the chain rule.
+
+    The texts say how likely the picture shows one of the trained classes at all; the method shares that among them.
+    New classes keep the texts' probabilities. A method that answers by texts alone gets exactly its own softmax over
+    all classes, whatever the scale of the others.
+
+    Args:
+        own: Probabilities among the trained classes, ``(m, C)``.
+        text_logits: ``(m, C + N)``; trained classes first.
+    """
+    count = own.shape[1]
+    if text_logits.shape[1] == count:
+        return own
+    texts = np.exp(text_logits - text_logits.max(axis=1, keepdims=True))
+    texts /= texts.sum(axis=1, keepdims=True)
+    return np.hstack([own * texts[:, :count].sum(axis=1, keepdims=True), texts[:, count:]])
+
+
+def now() -> float:
+    """Seconds of the clock that costs are measured with."""
+    return time.perf_counter()
