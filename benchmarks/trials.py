@@ -26,7 +26,7 @@ CACHE = Path(".cache/benchmarks")
 QUERY = 500
 
 _LEGEND = (
-    "Accuracy in per cent on pictures held out from the development tasks, mean over seeds; the last column is the mean "
+    "Accuracy in per cent on pictures held out from the development tasks, mean over seeds; last the mean "
     "of the row, with a star where runs are missing. Generated with `--table` from the `.jsonl` of the same name."
 )
 

@@ -20,7 +20,7 @@ from benchmarks.peers.settings import SETTINGS
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.backbones.backbone import Backbone
 from kusabi.errors import BackboneError
-from kusabi.training.head import Head, fit_head, refit
+from kusabi.training.head import Head, fit_head
 from kusabi.training.precision import autocast
 from kusabi.training.texts import class_texts
 
@@ -64,7 +64,7 @@ def tuned(
         material: What is learned from.
         choose: Prepares the copy and says what is trained in it.
         head: ``text``: class texts classify, encoded anew at every step. ``prototypes``: ours, fitted on the frozen
-            features, trained along, and fitted once more by ``settle``.
+            features and trained along, as in ``kusabi.training.learn``.
         steps: Updates, if not as many as the material says.
 
     Raises:
@@ -100,21 +100,8 @@ def tuned(
 
 
 @torch.no_grad()
-def settle(material: Material, model: Tuned) -> None:
-    """Fit the prototypes once more, by the choices already made, to what the trained model sees."""
-    if model.head is None:
-        return
-    features = embedded(model.backbone, material.view_pixels)
-    text = class_texts(model.backbone, material.prompts)
-    arrays = (features.double().cpu().numpy(), material.views.labels.cpu().numpy(), text.double().cpu().numpy())
-    fitted = refit(*arrays, model.head.share, model.head.scale, model.head.strength)
-    _place(model.prototypes, fitted, text)
-
-
-@torch.no_grad()
 def answers_of(material: Material, model: Tuned) -> Answers:
-    """Settle the classifier and answer the query."""
-    settle(material, model)
+    """Answer the query."""
     learned = now()
     features, text = embedded(model.backbone, material.query_pixels), class_texts(model.backbone, material.all_prompts)
     count = sum(parameter.numel() for parameter in model.trained.parameters)

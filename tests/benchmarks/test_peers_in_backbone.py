@@ -130,13 +130,6 @@ def test_prototypes_begin_at_our_head_on_the_frozen_features(material):
     assert found.trained == 416 + 3 * 12 + 3 + 1
 
 
-def test_prototypes_are_fitted_once_more_to_what_the_tuned_model_sees(gathered, monkeypatch):
-    moved = gathered(shots=1, steps=20)
-    settled = answers_of(moved, tuned("full", moved, everything, "prototypes")).probabilities
-    monkeypatch.setattr("benchmarks.peers.in_backbone.settle", lambda material, model: None)
-    assert not np.allclose(answers_of(moved, tuned("full", moved, everything, "prototypes")).probabilities, settled)
-
-
 def test_weights_of_another_type_are_refused(material):
     half = replace(material, backbone=replace(material.backbone, dtype=torch.bfloat16))
     with pytest.raises(BackboneError, match="layer_norm trains weights in place: load the backbone with dtype float32"):
