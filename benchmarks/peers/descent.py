@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmarks.peers.material import Material
 from benchmarks.peers.settings import Setting
 from kusabi.errors import AdapterError
+from kusabi.training.fit import batch_rows
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,6 @@ def descend(
         if after_update:
             after_update()
     return losses
-
-
-def batch_rows(count: int, batch: int, seed: int, step: int) -> list[int]:
-    """Rows of one batch: pieces of one shuffled round after another, a function of (seed, step); as ours draws them."""
-    batch = min(batch, count)
-    first, last = step * batch, (step + 1) * batch
-    laps = range(first // count, (last - 1) // count + 1)
-    orders = [np.random.Generator(np.random.Philox(key=[seed, lap])).permutation(count) for lap in laps]
-    start = first - laps.start * count
-    return np.concatenate(orders)[start : start + batch].tolist()
 
 
 @contextmanager

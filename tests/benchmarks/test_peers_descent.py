@@ -5,16 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.peers.descent import Group, batch_rows, descend, seeded
+from benchmarks.peers.descent import Group, descend, seeded
 from benchmarks.peers.settings import Setting
 from kusabi.errors import AdapterError
-
-
-def test_every_round_of_batches_shows_every_view_once():
-    rows = [row for step in range(9) for row in batch_rows(24, 8, 1, step)]
-    assert all(sorted(rows[at : at + 24]) == list(range(24)) for at in (0, 24, 48)) and rows[:24] != rows[24:48]
-    assert batch_rows(24, 8, 1, 4) == rows[32:40] != batch_rows(24, 8, 2, 4)
-    assert sorted(batch_rows(5, 8, 0, 3)) == list(range(5))
 
 
 def test_updates_are_those_of_adamw_with_a_cosine_written_out(material):
