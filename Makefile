@@ -15,8 +15,8 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 demo: .venv/ready ## the main job on real inspection images; writes runs/demo/report.html
 	$(BIN)/kusabi demo --out runs/demo
 
-test: .venv/ready ## the default suite
-	$(BIN)/python -m pytest
+test: .venv/ready ## the default suite, one process per core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 check: .venv/ready ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
