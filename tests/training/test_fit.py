@@ -12,7 +12,7 @@ from kusabi.backbones.digest import module_digest
 from kusabi.errors import AdapterError
 from kusabi.spec import AdapterSpec, SafetySpec, TrainingSpec
 from kusabi.training.agreement import agreement, symmetric_kl
-from kusabi.training.fit import FitState, batch_rows, fit
+from kusabi.training.fit import FitState, batch_rows, fit, peak_rate
 from kusabi.training.forward import Forward
 from kusabi.training.support_choice import SupportChoice, choose_support
 from kusabi.training.texts import class_texts
@@ -222,3 +222,9 @@ def test_gradients_that_overflow_are_refused_and_the_backbone_is_as_before(backb
     with pytest.raises(AdapterError, match="step 1 are not finite in float32"):
         run(state, backbone, views, targets)
     assert module_digest(backbone.module) == before
+
+
+@pytest.mark.parametrize(("steps", "rate"), [(12, 2.4e-4), (100, 2e-3), (500, 2e-3)])
+def test_a_short_training_takes_smaller_steps(steps, rate):
+    assert peak_rate("sparse_delta", TrainingSpec(steps=steps)) == pytest.approx(rate)
+    assert peak_rate("sparse_delta", TrainingSpec(steps=steps, learning_rate=0.5)) == 0.5

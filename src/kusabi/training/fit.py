@@ -31,7 +31,7 @@ from kusabi.training.precision import autocast, loss_scale
 from kusabi.training.running_mean import RunningMean
 from kusabi.training.views import Views
 
-RATES = {"sparse_delta": 2e-3, "low_rank": 1e-3, "bottleneck": 1e-3}
+RATES, FULL = {"sparse_delta": 2e-3, "low_rank": 1e-3, "bottleneck": 1e-3}, 100  # at so many updates or more
 
 
 @dataclass(frozen=True)
@@ -212,8 +212,8 @@ def fit(
 
 
 def peak_rate(kind: str, spec: TrainingSpec) -> float:
-    """Peak step size of the values of a part."""
-    return RATES[kind] if spec.learning_rate is None else spec.learning_rate
+    """Peak step size of the values of a part; a short training has no time to come back from large steps."""
+    return RATES[kind] * min(1.0, spec.steps / FULL) if spec.learning_rate is None else spec.learning_rate
 
 
 def _unscale(state: FitState, scale: float, precision: str) -> None:
