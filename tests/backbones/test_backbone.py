@@ -22,7 +22,8 @@ def test_a_text_that_is_too_long_is_cut_and_not_an_error(loaded, kind):
     backbone = loaded(kind)
     with torch.no_grad():
         rows = backbone.embed_texts([LONG, LONG + " cat"])
-    assert torch.isfinite(rows).all() and torch.equal(rows[0], rows[1])
+    assert torch.isfinite(rows).all()
+    torch.testing.assert_close(rows[0], rows[1], rtol=0, atol=1e-6)  # rows of a batch may differ in their last bits
 
 
 def test_prompts_are_padded_to_the_longest_or_to_the_full_length(loaded, kind):
