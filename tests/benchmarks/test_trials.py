@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import few_label_safety, moving_support, trials
+from benchmarks import few_label_safety, kinds, moving_support, trials
 from benchmarks.tasks import Task
 from benchmarks.trials import Trials, main, read, table
 
@@ -66,7 +66,7 @@ def test_a_table_ranks_by_the_mean_and_stars_what_is_incomplete(task):
     assert table(Trials(**{**vars(SMALL), "seeds": (0, 1)}), lines).splitlines()[2].endswith("75.00 * |")
 
 
-@pytest.mark.parametrize("experiment", [moving_support.TRIALS, few_label_safety.TRIALS])
+@pytest.mark.parametrize("experiment", [moving_support.TRIALS, few_label_safety.TRIALS, kinds.TRIALS])
 def test_every_setting_of_the_experiments_is_a_spec_of_its_own(experiment):
     specs = [experiment.spec(84, 1, 0, fields).digest for fields in experiment.settings.values()]
     assert len(set(specs)) == len(specs)

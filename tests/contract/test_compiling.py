@@ -82,6 +82,7 @@ def test_an_attached_model_is_exported_with_the_adapter_in_it(subject, mergeable
         assert not torch.allclose(wanted, Tower(model.module)(PICTURES), atol=1e-2)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # of inductor itself
 @pytest.mark.slow
 @pytest.mark.parametrize("kind_", ["hybrid", "bottleneck, parallel and pruned"])
 def test_inductor_answers_alike(subject, kind_):
