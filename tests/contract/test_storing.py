@@ -141,12 +141,12 @@ HOSTILE = [
 
 
 def settings_of(card):
-    """Path of every setting of every part, those inside tables included."""
+    """Path of every setting of every part, the first and the last ones inside tables included."""
     for number, part in enumerate(card["parts"]):
         for key, value in part.items():
             yield number, key
             if isinstance(value, dict):
-                yield from ((number, key, name) for name in value)
+                yield from ((number, key, name) for name in (min(value), max(value)))
 
 
 def at(card, path):
