@@ -2,7 +2,7 @@
 
 Accuracy on the pictures that were trained on always says: all of it. So the whole training is done again on one half of
 the support pictures and judged on the other, both ways round. With one picture a class nothing can be held out, and the
-prior decides: ``n / (n + 4)`` at n shots: on the development tasks a half was the best scale at few shots
+prior decides: ``n / (n + 4)`` at n shots. On the development tasks a half had the best mean of what was measured
 (``benchmarks/few_label_safety.py``).
 """
 
