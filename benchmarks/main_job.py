@@ -21,7 +21,8 @@ from kusabi.files import write_bytes
 from kusabi.recipes.adapt import adapt
 from kusabi.recipes.environment import environment
 from kusabi.recipes.progress import progress
-from kusabi.spec import AdaptSpec, build, overlay
+from kusabi.spec import AdaptSpec
+from kusabi.spec_file import build, overlay
 
 RESULTS = Path("benchmarks/results/main_job.json")
 CACHE = Path(".cache/benchmarks")

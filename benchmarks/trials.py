@@ -18,7 +18,8 @@ from benchmarks.development import DEVELOPMENT
 from benchmarks.pool import balanced, lay_out
 from kusabi.files import write_bytes
 from kusabi.recipes.environment import environment
-from kusabi.spec import AdaptSpec, build, overlay
+from kusabi.spec import AdaptSpec
+from kusabi.spec_file import build, overlay
 from kusabi.training.learn import learn, rescale
 from kusabi.training.scale_choice import choose_scales
 

@@ -12,7 +12,7 @@ from kusabi.errors import KusabiError
 from kusabi.recipes.adapt import adapt
 from kusabi.recipes.stored_adapter import predict
 from kusabi.report.written import write_report
-from kusabi.spec import build
+from kusabi.spec_file import build
 
 
 def main(folder: Path, run: Path) -> None:

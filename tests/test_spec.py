@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kusabi.errors import SpecError
-from kusabi.spec import PARTS, AdaptSpec, build, overlay, read_spec, write_toml
+from kusabi.spec import PARTS, AdaptSpec
+from kusabi.spec_file import build, overlay, read_spec, write_toml
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 SMALL = st.floats(0, 10, exclude_min=True) | st.just(1e-300)

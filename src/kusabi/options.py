@@ -8,7 +8,8 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from kusabi.spec import PARTS, AdaptSpec, build, overlay, read_spec
+from kusabi.spec import PARTS, AdaptSpec
+from kusabi.spec_file import build, overlay, read_spec
 
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; torch's own choice when absent.")]

@@ -1,5 +1,5 @@
 from benchmarks.origin import content_digest, origin
-from kusabi.spec import build
+from kusabi.spec_file import build
 
 
 def test_a_run_is_named_by_what_was_asked_and_by_its_pictures(tmp_path):

@@ -12,7 +12,7 @@ from kusabi.adapters.merged_training import working_copy
 from kusabi.adapters.part import gradient_of
 from kusabi.adapters.targets import plan
 from kusabi.backbones.dual_encoder import load_backbone
-from kusabi.spec import build, overlay
+from kusabi.spec_file import build, overlay
 from kusabi.training.learn import Setting, learn
 from kusabi.training.optimizer import FlatAdamW
 from kusabi.training.precision import autocast

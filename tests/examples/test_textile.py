@@ -2,7 +2,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from kusabi.spec import build, read_spec
+from kusabi.spec_file import build, read_spec
 
 TEXTILE = Path(__file__).parents[2] / "examples" / "textile.toml"
 

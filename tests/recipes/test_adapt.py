@@ -6,7 +6,7 @@ from kusabi.backbones.digest import module_digest
 from kusabi.backbones.dual_encoder import load_backbone
 from kusabi.recipes.adapt import adapt
 from kusabi.recipes.stored_adapter import evaluate_stored
-from kusabi.spec import build
+from kusabi.spec_file import build
 from kusabi.training.precision import resolve
 
 

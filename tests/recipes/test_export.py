@@ -12,7 +12,7 @@ from kusabi.recipes.adapt import adapt
 from kusabi.recipes.export import FORMS, export
 from kusabi.recipes.judge import classifier
 from kusabi.recipes.stored_adapter import open_adapter
-from kusabi.spec import build
+from kusabi.spec_file import build
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from kusabi.recipes.adapt import adapt
 from kusabi.recipes.export import export
 from kusabi.recipes.judge import classifier
 from kusabi.recipes.stored_adapter import open_adapter
-from kusabi.spec import build
+from kusabi.spec_file import build
 
 ELSEWHERE = """
 import json, sys, warnings

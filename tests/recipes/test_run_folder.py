@@ -15,7 +15,7 @@ from kusabi.recipes.run_folder import (
     start_run,
     trim_metrics,
 )
-from kusabi.spec import build
+from kusabi.spec_file import build
 from kusabi.training.fit import Record
 
 SPEC = build({})

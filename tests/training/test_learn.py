@@ -11,7 +11,8 @@ from kusabi.adapters.presets import PRESETS, spec_fields
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.targets import plan
 from kusabi.errors import SpecError
-from kusabi.spec import MovesSpec, build, overlay
+from kusabi.spec import MovesSpec
+from kusabi.spec_file import build, overlay
 from kusabi.training.birth import Birth, fresh_parts
 from kusabi.training.learn import Setting, learn, moves_of, rescale
 from kusabi.training.scale_choice import choose_scales, picture_folds

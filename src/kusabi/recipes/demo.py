@@ -17,7 +17,8 @@ from kusabi.recipes.environment import environment
 from kusabi.recipes.question import pose
 from kusabi.recipes.run_folder import check_run, start_run
 from kusabi.recipes.watch import Watch, silent
-from kusabi.spec import AdaptSpec, build
+from kusabi.spec import AdaptSpec
+from kusabi.spec_file import build
 
 SEEDS = (0, 1, 2)
 LEARNED, JUDGED = slice(0, 250), slice(250, 350)  # index blocks of every class

@@ -20,7 +20,8 @@ from torch import Tensor
 from kusabi.errors import CheckpointError, RunError
 from kusabi.evaluation.stored import EVALUATION, SPEC
 from kusabi.files import write_bytes
-from kusabi.spec import AdaptSpec, read_spec, write_toml
+from kusabi.spec import AdaptSpec
+from kusabi.spec_file import read_spec, write_toml
 from kusabi.training.fit import Record, peak_rate
 
 ENVIRONMENT, METRICS, CHECKPOINT, ADAPTER = "environment.json", "metrics.jsonl", "checkpoint.safetensors", "adapter"

@@ -24,7 +24,7 @@ from kusabi.recipes.judge import classifier, judge
 from kusabi.recipes.question import use_device
 from kusabi.recipes.run_folder import ADAPTER
 from kusabi.recipes.watch import Watch, silent, stage
-from kusabi.spec import read_spec
+from kusabi.spec_file import read_spec
 from kusabi.training.views import BLOCK
 
 
