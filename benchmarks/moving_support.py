@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmarks.trials import Settings, Trials, main
 
-STEPS, RATE, SHARE, WINDOW = 100, 3e-3, 0.3, 5
-"""Updates; step size; share that is replaced (RigL, arXiv 1911.11134); updates whose gradients say what enters."""
+STEPS, SHARE, WINDOW = 100, 0.3, 5
+"""Updates; share that is replaced (RigL, arXiv 1911.11134); updates whose gradients say what enters."""
 
 
 def moving(percent: float, rho: float, every: int) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def _moving(settings: Sequence[tuple[float, float, int]]) -> Settings:
 
 TRIALS = Trials(
     name="moving_support",
-    about=__doc__,
+    about=__doc__ or "",
     rounds=(
         {
             **_moving([(0.1, 0.5, 10), (0.01, 0.5, 10), (1, 0.5, 10)]),
@@ -51,7 +51,7 @@ TRIALS = Trials(
     ),
     shots=(1, 4, 16),
     seeds=(0, 1, 2),
-    base={"training": {"steps": STEPS, "learning_rate": RATE, "value_decay": 0.1}, "safety": {"alpha": 1.0}},
+    base={"training": {"steps": STEPS}},
 )
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from kusabi.files import write_bytes
 from kusabi.recipes.environment import environment
 from kusabi.spec import AdaptSpec
 from kusabi.spec_file import build, overlay
-from kusabi.training.learn import learn, rescale
+from kusabi.training.learn import Start, learn, rescale, starting
 from kusabi.training.scale_choice import choose_scales
 
 CACHE = Path(".cache/benchmarks")
@@ -100,11 +100,14 @@ def _measure(trials: Trials, name: str, settings: Settings, asked: argparse.Name
             continue
         cell = open_cell(folder, trials.spec(task.input_size, shots, seed, {}), query)
         query, peers = cell.query, cell.peers()
+        starts: dict[tuple[str, int], Start] = {}
         for setting in missing:
             spec = trials.spec(task.input_size, shots, seed, settings[setting])
-            found = learn(cell.setting(spec), cell.views)
+            at = (spec.adapter.head, spec.safety.cross_fit)
+            start = starts[at] = starts.get(at) or starting(cell.setting(spec), cell.views)
+            found = learn(cell.setting(spec), cell.views, start=start)
             scales = choose_scales(cell.setting(spec), cell.views)
-            rescale(found, scales.alpha, scales.head_alpha)
+            rescale(cell.setting(spec), cell.views, found, scales.alpha, scales.head_alpha)
             line = {
                 "task": name, "shots": shots, "seed": seed, "setting": setting, "accuracy": cell.accuracy(found),
                 "entries": sum(map(len, found.parts)), "steps": found.steps,

@@ -142,13 +142,20 @@ class MovesSpec(_Part):
 class SafetySpec(_Part):
     """What keeps few labels from doing harm. Each can be switched off."""
 
+    cross_fit: int = Field(
+        default=8,
+        ge=0,
+        le=64,
+        description="Classifiers that values learn against, each fitted without its share of the pictures; below 2 one "
+        "that was fitted on all and learns along.",
+    )
     agreement: float = Field(default=0.0, ge=0, description="Weight of the agreement with the frozen model; 0: off.")
     average: float = Field(default=0.0, ge=0, lt=1, description="Decay of the average of what is learned; 0: off.")
     stop_loss: float = Field(default=0.0, ge=0, description="Stop below this mean loss of one round; 0: never.")
     alpha: Literal["prior", "auto"] | _Share = Field(
         default="prior",
-        description="Final scale, 0 to 1, of values and classifier back to their start. prior: n / (n + 4) at n shots; "
-        "auto: by retraining on halves of the support set.",
+        description="Final scale, 0 to 1, of values and classifier back to their start. prior: 1 where cross-fitted, "
+        "else n / (n + 4) at n shots; auto: by retraining on halves of the support set.",
     )
     head_alpha: Literal["auto"] | _Share = Field(
         default=1.0, description="Final scale, 0 to 1, of the classifier's way from the text; auto: as alpha."

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kusabi.training.head import anchors, fit_head, refit, text_pictures
+from kusabi.training.head import anchors, fit_head, logistic_fit, refit_like, text_pictures
 
 
 def unit(rows):
@@ -52,8 +52,8 @@ def test_names_that_mean_everything_are_kept():
 
 def test_a_huge_strength_is_the_anchor_itself():
     rows, labels, _, centres = clusters(4)
-    head = refit(rows, labels, centres, 0.5, 20.0, 1e9)
-    assert np.allclose(head.weights, 20 * anchors(rows, labels, centres, 0.5), atol=1e-4)
+    anchor = 20 * anchors(rows, labels, centres, 0.5)
+    assert np.allclose(logistic_fit(rows, labels, anchor, 1e9)[0], anchor, atol=1e-4)
 
 
 def test_with_one_picture_a_class_the_text_is_trusted_as_far_as_it_tells_them_apart():
@@ -78,17 +78,25 @@ def test_a_fixed_share_is_taken():
 
 def test_the_optimum_has_no_slope():
     rows, labels, _, centres = clusters(6)
-    best = refit(rows, labels, centres, 0.5, 8.0, 0.1)
+    anchor = 8.0 * anchors(rows, labels, centres, 0.5)
+    fitted, offset = logistic_fit(rows, labels, anchor, 0.1)
 
     def objective(weights, offsets):
         logits = rows @ weights.T + offsets
         log_sum = np.log(np.exp(logits).sum(axis=1))
-        moved = weights - 8.0 * anchors(rows, labels, centres, 0.5)
+        moved = weights - anchor
         size = np.sqrt(((rows - rows.mean(axis=0)) ** 2).sum(axis=1).mean())
         return (log_sum - logits[np.arange(len(rows)), labels]).mean() + 0.05 * (moved**2).sum() * size**2
 
-    lowest = objective(best.weights, best.offsets)
+    lowest = objective(fitted, offset)
     random = np.random.default_rng(0)
     for _ in range(5):
-        aside = best.weights + 0.3 * random.normal(size=best.weights.shape)
-        assert objective(aside, best.offsets) > lowest
+        aside = fitted + 0.3 * random.normal(size=fitted.shape)
+        assert objective(aside, offset) > lowest
+
+
+def test_the_choices_of_one_head_on_its_own_features_are_that_head():
+    rows, labels, pictures, centres = clusters(4)
+    head = fit_head(rows, labels, pictures, centres)
+    again = refit_like(head, rows, labels, centres)
+    assert np.array_equal(again.weights, head.weights) and np.array_equal(again.offsets, head.offsets)

@@ -15,7 +15,7 @@ from kusabi.spec import MovesSpec
 from kusabi.spec_file import build, overlay
 from kusabi.training.birth import Birth, fresh_parts
 from kusabi.training.learn import Setting, learn, moves_of, rescale
-from kusabi.training.scale_choice import choose_scales, picture_folds
+from kusabi.training.scale_choice import choose_scales, halves
 from kusabi.training.texts import class_texts
 from kusabi.training.views import adapted_features, encode_views
 
@@ -52,7 +52,7 @@ def test_at_no_scale_at_all_the_answers_are_those_of_zero_shot_bitwise(head, bac
     learned = learn(setting_of(backbone, adapter={"head": head}), views)
     zero_shot = Prototypes(class_texts(backbone, PROMPTS), backbone.scale, backbone.bias)(views.features)
     assert not torch.equal(answers(backbone, views, learned), zero_shot)
-    rescale(learned, 0.0, 0.0)
+    rescale(setting_of(backbone, adapter={"head": head}), views, learned, 0.0, 0.0)
     with torch.no_grad(), attached(backbone.module, *learned.parts):
         same = adapted_features(backbone, views)
     assert torch.equal(learned.prototypes(same), learned.prototypes(views.features))
@@ -60,12 +60,13 @@ def test_at_no_scale_at_all_the_answers_are_those_of_zero_shot_bitwise(head, bac
 
 
 def test_whole_scales_change_no_bit_and_half_ones_go_half_the_way(backbone, views):
-    learned = learn(setting_of(backbone), views)
+    setting = setting_of(backbone, safety={"cross_fit": 0})
+    learned = learn(setting, views)
     whole = replace(learned, parts=copy.deepcopy(learned.parts), prototypes=copy.deepcopy(learned.prototypes))
-    rescale(whole, 1.0, 1.0)
+    rescale(setting, views, whole, 1.0, 1.0)
     assert torch.equal(whole.parts[0].values, learned.parts[0].values)
     assert torch.equal(whole.prototypes.displacement, learned.prototypes.displacement)
-    rescale(whole, 0.5, 0.5)
+    rescale(setting, views, whole, 0.5, 0.5)
     torch.testing.assert_close(whole.parts[0].values.data, learned.parts[0].values.data / 2)
     middle = (learned.start["displacement"] + learned.prototypes.displacement.data) / 2
     torch.testing.assert_close(whole.prototypes.displacement.data, middle / 2)
@@ -141,6 +142,8 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
 
 def test_scales_are_those_asked_for_or_the_best_when_retrained(backbone, views):
     plain = choose_scales(setting_of(backbone), views)
+    assert (plain.alpha, plain.head_alpha, plain.losses) == (1.0, 1.0, {})
+    plain = choose_scales(setting_of(backbone, safety={"cross_fit": 0}), views)
     assert (plain.alpha, plain.head_alpha, plain.losses) == (1 / 2, 1.0, {})
     fixed = choose_scales(setting_of(backbone, safety={"alpha": 0.25, "head_alpha": 0.75}), views)
     assert (fixed.alpha, fixed.head_alpha) == (0.25, 0.75)
@@ -156,18 +159,18 @@ def test_scales_are_those_asked_for_or_the_best_when_retrained(backbone, views):
 
 
 def test_folds_split_pictures_of_each_class_and_never_their_views(views):
-    folds = picture_folds(views)
+    folds = halves(views)
     assert folds is not None
     for picture in views.pictures.unique():
         assert len(folds[views.pictures == picture].unique()) == 1
     for label in views.labels.unique():
-        assert folds[views.labels == label].float().mean() == 0.5
+        assert folds[views.labels == label].float().mean() == 1.5
 
 
 def test_with_one_picture_a_class_a_prior_scales(backbone, dataset, views):
     one = views.only(views.pictures % 4 == 0)
-    assert picture_folds(one) is None
-    asked = setting_of(backbone, safety={"alpha": "auto", "head_alpha": "auto"})
+    assert halves(one) is None
+    asked = setting_of(backbone, safety={"alpha": "auto", "head_alpha": "auto", "cross_fit": 0})
     found = choose_scales(asked, one)
     assert (found.alpha, found.head_alpha, found.losses) == (0.5, 1.0, {})  # the setting says 4 shots
 

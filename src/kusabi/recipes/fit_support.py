@@ -55,7 +55,7 @@ def fit_support(
     setting = Setting(backbone, prompts, text, plan, spec, precision, spec.data.shots)
     learned = _learned(setting, views, watch, run)
     scales = choose_scales(setting, views, stage(watch, "scales"))
-    rescale(learned, scales.alpha, scales.head_alpha)
+    rescale(setting, views, learned, scales.alpha, scales.head_alpha)
     stored = dict(learned.prototypes.named_parameters()) if learned.head is not None else {}
     about = card(backbone, dataset, support, prompts, plan, spec, learned, scales)
     adapter = Adapter(learned.parts, stored, about)

@@ -24,6 +24,7 @@ from kusabi.adapters.targets import Plan, placed_blocks
 from kusabi.backbones.backbone import Backbone
 from kusabi.errors import AdapterError
 from kusabi.spec import AdaptSpec
+from kusabi.training.cross_fit import CrossFit
 from kusabi.training.forward import logits_of
 from kusabi.training.support_choice import SupportChoice, choose_support
 from kusabi.training.views import BLOCK, Views
@@ -34,7 +35,7 @@ class Sample:
     """Labelled pictures and the classifier that training starts from: what rules by gradients look at."""
 
     views: Views
-    prototypes: Prototypes
+    classifier: Prototypes | CrossFit
     prompts: Sequence[Sequence[str]]
     precision: str
 
@@ -83,7 +84,7 @@ def _sparse_delta(birth: Birth, plan: Plan, empty: bool) -> SparseDelta:
     assert adapter.support_rule != "change", "that support comes of a training"
     choice = SupportChoice(adapter.support_rule, adapter.granularity, adapter.allocation)
     chosen = choose_support(
-        birth.backbone, sample.views, sample.prototypes, sample.prompts, plan, choice, birth.spec.seed, sample.precision
+        birth.backbone, sample.views, sample.classifier, sample.prompts, plan, choice, birth.spec.seed, sample.precision
     )
     return SparseDelta(chosen)
 
@@ -154,7 +155,7 @@ def _losses(birth: Birth, sample: Sample) -> list[Loss]:
 
     def of(rows: range) -> Loss:
         def loss() -> Tensor:
-            output = logits_of(birth.backbone, sample.views, sample.prototypes, sample.prompts, birth.plan, rows)
+            output = logits_of(birth.backbone, sample.views, sample.classifier, sample.prompts, birth.plan, rows)
             return F.cross_entropy(output.logits.float(), sample.views.labels[rows.start : rows.stop], reduction="sum")
 
         return loss

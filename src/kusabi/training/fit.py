@@ -25,6 +25,7 @@ from kusabi.backbones.backbone import Backbone
 from kusabi.errors import AdapterError
 from kusabi.spec import SafetySpec, TrainingSpec
 from kusabi.training.agreement import agreement, symmetric_kl
+from kusabi.training.cross_fit import CrossFit
 from kusabi.training.forward import logits_of
 from kusabi.training.optimizer import FlatAdamW
 from kusabi.training.precision import autocast, loss_scale
@@ -152,7 +153,7 @@ class FitState:
 
 def fit(
     state: FitState, backbone: Backbone, views: Views, prompts: Sequence[Sequence[str]], plan: Plan,
-    spec: TrainingSpec, safety: SafetySpec, *, shots: int, seed: int, precision: str,
+    spec: TrainingSpec, safety: SafetySpec, *, shots: int, seed: int, precision: str, against: CrossFit | None = None,
 ) -> Iterator[Record]:  # fmt: skip
     """Go on from ``state.step`` to ``spec.steps``; the result does not depend on where it was stopped in between.
 
@@ -167,6 +168,7 @@ def fit(
         shots: Labelled pictures per class; the L2 on the values is divided by it.
         seed: Of the order of the views and of random choices.
         precision: ``float32``, or the half precision that forwards are cast to.
+        against: Classifiers that the values learn against; the state's own when absent.
 
     Raises:
         AdapterError: When gradients are not finite.
@@ -175,7 +177,7 @@ def fit(
     decay = spec.value_decay / shots
     frozen = None
     if safety.agreement:
-        frozen = functional_call(state.prototypes, state.start, (views.features,)).detach()
+        frozen = _starting_logits(state, views, against)
     peaks = {f"part.{i}": peak_rate(part.kind, spec) for i, part in enumerate(state.parts)}
     peaks["head"] = spec.head_learning_rate
     lap = math.ceil(len(views.labels) / spec.batch_size)
@@ -191,7 +193,7 @@ def fit(
                 for part in state.parts:
                     part.draw(seed, state.step, number)
                 with autocast(precision, device):
-                    outputs.append(logits_of(backbone, views, state.prototypes, prompts, plan, rows))
+                    outputs.append(logits_of(backbone, views, against or state.prototypes, prompts, plan, rows))
             logits = outputs[0].logits.float()
             loss = total = F.cross_entropy(logits, labels)
             if frozen is not None:
@@ -209,6 +211,12 @@ def fit(
             yield Record(state.step, loss.item(), hits.item(), shape * peaks["part.0"])
         if state.step:
             state.average.give(state.learned())
+
+
+def _starting_logits(state: FitState, views: Views, against: CrossFit | None) -> Tensor:
+    if against is not None:
+        return against(views.features, None, range(len(views.labels)))
+    return functional_call(state.prototypes, state.start, (views.features,)).detach()
 
 
 def peak_rate(kind: str, spec: TrainingSpec) -> float:

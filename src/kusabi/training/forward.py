@@ -10,6 +10,7 @@ from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.targets import Plan
 from kusabi.backbones.backbone import Backbone
 from kusabi.backbones.prefix import finish
+from kusabi.training.cross_fit import CrossFit
 from kusabi.training.texts import class_texts
 from kusabi.training.views import Views
 
@@ -23,7 +24,7 @@ class Forward:
 
 
 def logits_of(
-    backbone: Backbone, views: Views, prototypes: Prototypes, prompts: Sequence[Sequence[str]], plan: Plan,
+    backbone: Backbone, views: Views, classifier: Prototypes | CrossFit, prompts: Sequence[Sequence[str]], plan: Plan,
     rows: Sequence[int],
 ) -> Forward:  # fmt: skip
     """Features and logits of some views, differentiable in whatever the plan adapts."""
@@ -32,4 +33,6 @@ def logits_of(
     else:
         images = finish(backbone, views.batch(rows), views.layer)
     text = class_texts(backbone, prompts) if "text" in plan.first_layer else None
-    return Forward(images, prototypes(images, text))
+    if isinstance(classifier, CrossFit):
+        return Forward(images, classifier(images, text, rows))
+    return Forward(images, classifier(images, text))

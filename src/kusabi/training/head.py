@@ -33,6 +33,7 @@ class Head:
     share: float
     scale: float
     strength: float
+    probe_strength: float
 
 
 def fit_head(
@@ -56,19 +57,39 @@ def fit_head(
         share, scale = _anchor_choice(features, labels, text, fold, SHARES if share is None else (share,))
         strength = _strength_choice(features, labels, text, fold, share, scale)
         probe_strength = _strength_choice(features, labels, text, fold, share, 0.0)
-    anchored = refit(features, labels, text, share, scale, strength)
-    probe = refit(features, labels, text, share, 0.0, probe_strength)
-    return Head((anchored.weights + probe.weights) / 2, (anchored.offsets + probe.offsets) / 2, share, scale, strength)
+    return refit(features, labels, text, share, scale, (strength, probe_strength))
 
 
-def refit(features: Rows, labels: NDArray[np.int64], text: Rows, share: float, scale: float, strength: float) -> Head:
-    """The head of given choices on given features; the optimum is unique."""
+def refit_like(head: Head, features: Rows, labels: NDArray[np.int64], text: Rows) -> Head:
+    """The head of another's choices on other features."""
+    return refit(features, labels, text, head.share, head.scale, (head.strength, head.probe_strength))
+
+
+def refit(
+    features: Rows, labels: NDArray[np.int64], text: Rows, share: float, scale: float, strengths: tuple[float, float]
+) -> Head:
+    """The head of given choices on given features; both optima are unique.
+
+    Args:
+        features: Unit rows ``(n, D)``.
+        labels: Class of each.
+        text: Unit text embeddings ``(C, D)``.
+        share: Of the support means in the anchor.
+        scale: How sharp the anchor is.
+        strengths: How dear it is to leave the anchor, and the plain probe's own.
+    """
     features, text = features.astype(np.float64), text.astype(np.float64)
+    anchored, probe = (
+        logistic_fit(features, labels, sharpness * anchors(features, labels, text, share), strength)
+        for sharpness, strength in ((scale, strengths[0]), (0.0, strengths[1]))
+    )
+    return Head((anchored[0] + probe[0]) / 2, (anchored[1] + probe[1]) / 2, share, scale, *strengths)
+
+
+def logistic_fit(features: Rows, labels: NDArray[np.int64], anchor: Rows, strength: float) -> tuple[Rows, Rows]:
+    """Weights ``(C, D)`` and offsets ``(C,)`` of least penalized log-loss around an anchor ``(C, D)``."""
     axes = _axes(features)
-    anchor = scale * anchors(features, labels, text, share)
-    fitted = _fit(axes, labels, features @ anchor.T, strength, precise=True)
-    weights, offsets = _unrotated(axes, anchor, fitted)
-    return Head(weights, offsets, share, scale, strength)
+    return _unrotated(axes, anchor, _fit(axes, labels, features @ anchor.T, strength, precise=True))
 
 
 def text_pictures(features: Rows, labels: NDArray[np.int64], pictures: NDArray[np.int64], text: Rows) -> float:
@@ -88,11 +109,16 @@ def text_pictures(features: Rows, labels: NDArray[np.int64], pictures: NDArray[n
 
 def anchors(features: Rows, labels: NDArray[np.int64], text: Rows, share: float) -> Rows:
     """Unit vectors ``(C, D)`` between text and class means; a class without a picture keeps its text."""
-    sums = np.zeros_like(text)
+    means = class_means(features, labels, len(text))
+    seen = means.any(axis=1, keepdims=True)
+    return np.where(seen, _unit((1 - share) * text + share * means), text)
+
+
+def class_means(features: Rows, labels: NDArray[np.int64], classes: int) -> Rows:
+    """Unit vectors ``(C, D)`` along the means of each class; zero where it has no picture."""
+    sums = np.zeros((classes, features.shape[1]))
     np.add.at(sums, labels, features)
-    seen = sums.any(axis=1, keepdims=True)
-    mixed = (1 - share) * text + share * _unit(sums)
-    return np.where(seen, _unit(mixed), text)
+    return _unit(sums)
 
 
 def _unit(rows: Rows) -> Rows:

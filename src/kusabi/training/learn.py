@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kusabi.adapters.attach import attached
 from kusabi.adapters.moves import Moves
 from kusabi.adapters.moving_support import most_changed
 from kusabi.adapters.part import AdapterPart
@@ -16,9 +17,11 @@ from kusabi.adapters.targets import Plan
 from kusabi.backbones.backbone import Backbone
 from kusabi.spec import AdaptSpec, MovesSpec
 from kusabi.training.birth import Birth, Sample, fresh_parts
+from kusabi.training.cross_fit import CrossFit, cross_fit
 from kusabi.training.fit import FitState, Record, fit
-from kusabi.training.head import Head, fit_head
-from kusabi.training.views import Views
+from kusabi.training.head import Head, fit_head, refit_like
+from kusabi.training.texts import class_texts
+from kusabi.training.views import Views, adapted_features
 
 Each = Callable[[FitState, Record], None]
 
@@ -36,11 +39,20 @@ class Setting:
     shots: int
 
 
+@dataclass(frozen=True)
+class Start:
+    """What trainings on the same views share: how the classifier was fitted, and the cross-fitted ones of it."""
+
+    head: Head | None
+    against: CrossFit | None
+
+
 @dataclass
 class Learned:
     """Parts and classifier, not yet scaled; ``start`` is the classifier as training found it.
 
-    ``head`` says how that came about, None for the pure text one.
+    ``head`` says how that came about, None for the pure text one. ``refitted``: it did not learn along, and is fitted
+    again to whatever the values make of the pictures.
     """
 
     parts: tuple[AdapterPart, ...]
@@ -48,10 +60,11 @@ class Learned:
     head: Head | None
     start: Mapping[str, Tensor]
     steps: int
+    refitted: bool
 
 
 def learn(
-    setting: Setting, views: Views, *, saved: Mapping[str, Tensor] | None = None,
+    setting: Setting, views: Views, *, start: Start | None = None, saved: Mapping[str, Tensor] | None = None,
     begin: Callable[[FitState], None] | None = None, each: Each | None = None,
 ) -> Learned:  # fmt: skip
     """Train on some views.
@@ -59,6 +72,7 @@ def learn(
     Args:
         setting: What is shared.
         views: The support set, or a part of it.
+        start: Of another training on these views; found when absent.
         saved: Checkpoint to go on from.
         begin: Told the state that training starts or goes on from.
         each: Told state and record after every update.
@@ -67,11 +81,12 @@ def learn(
         AdapterError: When gradients are missing or not finite.
     """
     spec = setting.spec
-    prototypes, head = _classifier(setting, views)
+    start = start or starting(setting, views)
+    prototypes = _prototypes(setting, start.head)
     state = FitState(
-        _parts(setting, views, prototypes, saved is not None),
+        _parts(setting, views, start, saved is not None),
         prototypes,
-        head is not None,
+        start.head is not None and start.against is None,
         moves_of(spec.moves),
         steps=spec.training.steps,
         seed=spec.seed,
@@ -81,11 +96,11 @@ def learn(
         state.restore(saved)
     if begin:
         begin(state)
-    for record in _updates(setting, views, state):
+    for record in _updates(setting, views, state, start.against):
         if each:
             each(state, record)
     parts = tuple(part.finished() for part in state.parts)
-    return Learned(parts, prototypes, head, state.start, state.step)
+    return Learned(parts, prototypes, start.head, state.start, state.step, start.against is not None)
 
 
 def moves_of(spec: MovesSpec) -> Moves:
@@ -95,39 +110,70 @@ def moves_of(spec: MovesSpec) -> Moves:
 
 
 @torch.no_grad()
-def rescale(learned: Learned, alpha: float, head_alpha: float) -> None:
+def rescale(setting: Setting, views: Views, learned: Learned, alpha: float, head_alpha: float) -> None:
     """Keep a part of what was learned, in place.
 
     Args:
-        learned: Values and classifier go back towards the start of the training, then the classifier to the text.
+        setting: What the training shared.
+        views: What it learned from.
+        learned: Values go back towards nothing, the classifier to where it started or to what it is fitted to on the
+            features of such values, then the classifier to the text.
         alpha: Of values, and of the classifier's way since the start; as in WiSE-FT (arXiv 2109.01903).
         head_alpha: Of the classifier's way from the text. At 0, where alpha is 0 too, all is exactly zero-shot.
     """
     if alpha != 1:
         for part in learned.parts:
             part.rescale(alpha)
-    for name, parameter in learned.prototypes.named_parameters() if learned.head is not None else ():
+    if learned.head is None:
+        return
+    if learned.refitted:
+        _refit(setting, views, learned, learned.head)
+    for name, parameter in learned.prototypes.named_parameters():
         start = learned.start[name]
-        parameter.copy_(head_alpha * (parameter if alpha == 1 else start + alpha * (parameter - start)))
+        kept = parameter if alpha == 1 or learned.refitted else start + alpha * (parameter - start)
+        parameter.copy_(head_alpha * kept)
 
 
-def place(prototypes: Prototypes, head: Head) -> None:
-    """Put the classifier at a fitted head; weights of about unit length are what bf16 stores well."""
-    weights, offsets = (torch.from_numpy(part).float() for part in (head.weights, head.offsets))
-    scale = max(float(weights.norm(dim=1).mean()), 1e-3)
+def _refit(setting: Setting, views: Views, learned: Learned, head: Head) -> None:
+    """By the choices made on frozen features: on these pictures the values leave no error to choose anything by."""
+    with attached(setting.backbone.module, *learned.parts):
+        features = adapted_features(setting.backbone, views).double().cpu().numpy()
+        text = class_texts(setting.backbone, setting.prompts) if "text" in setting.plan.first_layer else setting.text
+    labels = views.labels.cpu().numpy()
+    place(learned.prototypes, refit_like(head, features, labels, text.double().cpu().numpy()), text)
+
+
+def starting(setting: Setting, views: Views) -> Start:
+    """Fit the classifiers that training starts from."""
+    asked = setting.spec
+    if asked.adapter.head == "text":
+        return Start(None, None)
+    arrays = arrays_of(views)
+    head = fit_head(*arrays, setting.text.double().cpu().numpy(), asked.adapter.blend)
+    crossed = asked.safety.cross_fit > 1
+    return Start(head, cross_fit(head, *arrays, setting.text, asked.safety.cross_fit) if crossed else None)
+
+
+def place(prototypes: Prototypes, head: Head, text: Tensor | None = None) -> None:
+    """Put a classifier at a fitted head; weights of about unit length are what bf16 stores well.
+
+    Args:
+        prototypes: The classifier.
+        head: What it becomes.
+        text: Adapted text embeddings ``(C, D)`` that it will meet; the stored ones when absent.
+    """
     device = prototypes.text.device
-    prototypes.place((weights / scale).to(device), (offsets / scale).to(device), scale)
+    weights, offsets = (torch.from_numpy(part).float().to(device) for part in (head.weights, head.offsets))
+    scale = max(float(weights.norm(dim=1).mean()), 1e-3)
+    prototypes.place(weights / scale, offsets / scale, scale, text)
 
 
-def _classifier(setting: Setting, views: Views) -> tuple[Prototypes, Head | None]:
-    backbone, text = setting.backbone, setting.text
-    prototypes = Prototypes(text, backbone.scale, backbone.bias).to(backbone.device)
-    if setting.spec.adapter.head == "text":
-        return prototypes, None
-    features, labels, pictures = arrays_of(views)
-    head = fit_head(features, labels, pictures, text.double().cpu().numpy(), setting.spec.adapter.blend)
-    place(prototypes, head)
-    return prototypes, head
+def _prototypes(setting: Setting, head: Head | None) -> Prototypes:
+    backbone = setting.backbone
+    prototypes = Prototypes(setting.text, backbone.scale, backbone.bias).to(backbone.device)
+    if head is not None:
+        place(prototypes, head)
+    return prototypes
 
 
 def arrays_of(views: Views) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -135,28 +181,31 @@ def arrays_of(views: Views) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return views.features.double().cpu().numpy(), views.labels.cpu().numpy(), views.pictures.cpu().numpy()
 
 
-def _parts(setting: Setting, views: Views, prototypes: Prototypes, saved: bool) -> tuple[AdapterPart, ...]:
+def _parts(setting: Setting, views: Views, start: Start, saved: bool) -> tuple[AdapterPart, ...]:
     """Fresh ones; a checkpoint brings their entries."""
     if setting.spec.adapter.support_rule == "change" and not saved:
-        return (SparseDelta(_changed(setting, views)).to(setting.backbone.device),)
-    sample = Sample(views, prototypes, setting.prompts, setting.precision)
+        return (SparseDelta(_changed(setting, views, start)).to(setting.backbone.device),)
+    classifier = start.against or _prototypes(setting, start.head)
+    sample = Sample(views, classifier, setting.prompts, setting.precision)
     birth = Birth(setting.backbone, setting.plan, setting.spec, sample)
     return fresh_parts(birth, empty=saved)
 
 
-def _changed(setting: Setting, views: Views) -> dict[str, Tensor]:
+def _changed(setting: Setting, views: Views, start: Start) -> dict[str, Tensor]:
     """LT-SFT: the entries that a dense training of the same length moves furthest; that training is thrown away."""
-    prototypes, head = _classifier(setting, views)
     everywhere = {t.tensor: torch.arange(t.size, dtype=torch.int32) for t in setting.plan.targets}
     dense = SparseDelta(everywhere).to(setting.backbone.device)
-    state = FitState((dense,), prototypes, head is not None, steps=setting.spec.training.steps, seed=setting.spec.seed)
-    for _ in _updates(setting, views, state):
+    learns = start.head is not None and start.against is None
+    prototypes, asked = _prototypes(setting, start.head), setting.spec
+    state = FitState((dense,), prototypes, learns, steps=asked.training.steps, seed=asked.seed)
+    for _ in _updates(setting, views, state, start.against):
         pass
     return most_changed(dense, setting.plan.entries)
 
 
-def _updates(setting: Setting, views: Views, state: FitState):
+def _updates(setting: Setting, views: Views, state: FitState, against: CrossFit | None):
     return fit(
         state, setting.backbone, views, setting.prompts, setting.plan, setting.spec.training, setting.spec.safety,
         shots=setting.shots, seed=setting.spec.seed, precision=setting.precision,
+        against=against,
     )  # fmt: skip

@@ -2,8 +2,8 @@
 
 Accuracy on the pictures that were trained on always says: all of it. So the whole training is done again on one half of
 the support pictures and judged on the other, both ways round. With one picture a class nothing can be held out, and the
-prior decides: ``n / (n + 4)`` at n shots. On the development tasks a half had the best mean of what was measured
-(``benchmarks/few_label_safety.py``).
+prior decides: ``n / (n + 4)`` at n shots. Values that learned against cross-fitted classifiers are kept whole
+(``cross_fit.py``): on the development tasks every smaller scale cost accuracy (``benchmarks/few_label_safety.py``).
 """
 
 import copy
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kusabi.adapters.attach import attached
+from kusabi.training.cross_fit import picture_folds
 from kusabi.training.learn import Learned, Setting, learn, rescale
 from kusabi.training.texts import class_texts
 from kusabi.training.views import Views, adapted_features
@@ -44,8 +45,8 @@ def choose_scales(setting: Setting, views: Views, progress: Callable[[int, int],
         views: The support set.
         progress: Told (done, total) trainings.
     """
-    safety, prior = setting.spec.safety, setting.shots / (setting.shots + PRIOR)
-    folds = picture_folds(views) if "auto" in (safety.alpha, safety.head_alpha) else None
+    safety, prior = setting.spec.safety, _prior(setting)
+    folds = halves(views) if "auto" in (safety.alpha, safety.head_alpha) else None
     alphas, head_alphas = _candidates(safety.alpha, prior, ALPHAS), _candidates(safety.head_alpha, 1.0, HEAD_ALPHAS)
     if setting.spec.adapter.head == "text":
         head_alphas = head_alphas[-1:]
@@ -54,14 +55,20 @@ def choose_scales(setting: Setting, views: Views, progress: Callable[[int, int],
     grid = list(product(alphas, head_alphas))
     losses = dict.fromkeys(grid, 0.0)
     for number in range(FOLDS):
-        inside, outside = views.only(folds != number), views.only(folds == number)
+        inside, outside = views.only(folds != number + 1), views.only(folds == number + 1)
         learned = learn(setting, inside)
         for alpha, head_alpha in grid:
-            losses[alpha, head_alpha] += _loss(setting, outside, learned, alpha, head_alpha)
+            losses[alpha, head_alpha] += _loss(setting, (inside, outside), learned, alpha, head_alpha)
         if progress:
             progress(number + 1, FOLDS)
     best = min(losses, key=lambda pair: (losses[pair], -pair[0], -pair[1]))
     return Scales(*best, {pair: loss / (int(views.pictures.max()) + 1) for pair, loss in losses.items()})
+
+
+def _prior(setting: Setting) -> float:
+    """Values that learned against classifiers which had not seen the picture are kept whole."""
+    crossed = setting.spec.safety.cross_fit > 1 and setting.spec.adapter.head != "text" and setting.shots > 1
+    return 1.0 if crossed else setting.shots / (setting.shots + PRIOR)
 
 
 def _candidates(
@@ -70,24 +77,18 @@ def _candidates(
     return all_of_them if asked == "auto" else (prior if asked == "prior" else asked,)
 
 
-def picture_folds(views: Views) -> Tensor | None:
-    """Fold ``(n * v,)`` of every view: pictures of a class are dealt out in turn; None where a class has but one."""
-    folds = torch.zeros_like(views.pictures)
-    for label in views.labels.unique().tolist():
-        of_class = views.pictures[views.labels == label].unique()
-        if len(of_class) < FOLDS:
-            return None
-        for number, picture in enumerate(of_class.tolist()):
-            folds[views.pictures == picture] = number % FOLDS
-    return folds
+def halves(views: Views) -> Tensor | None:
+    """Half ``(n * v,)`` of every view, 1 or 2; None where a class has but one picture."""
+    fold = torch.from_numpy(picture_folds(views.labels.cpu().numpy(), views.pictures.cpu().numpy(), FOLDS))
+    return fold.to(views.labels.device) if bool(fold.all()) else None
 
 
 @torch.no_grad()
-def _loss(setting: Setting, views: Views, learned: Learned, alpha: float, head_alpha: float) -> float:
-    """Summed log-loss of the pictures themselves, nats."""
+def _loss(setting: Setting, sides: tuple[Views, Views], learned: Learned, alpha: float, head_alpha: float) -> float:
+    """Summed log-loss of the pictures held out, nats; ``sides`` are what was learned from and what was not."""
     one = replace(learned, parts=copy.deepcopy(learned.parts), prototypes=copy.deepcopy(learned.prototypes))
-    rescale(one, alpha, head_alpha)
-    pictures = views.first()
+    rescale(setting, sides[0], one, alpha, head_alpha)
+    pictures = sides[1].first()
     with attached(setting.backbone.module, *one.parts):
         text = class_texts(setting.backbone, setting.prompts) if "text" in setting.plan.first_layer else None
         logits = one.prototypes(adapted_features(setting.backbone, pictures), text)

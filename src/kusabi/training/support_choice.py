@@ -14,6 +14,7 @@ from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.support import scores
 from kusabi.adapters.targets import Plan
 from kusabi.backbones.backbone import Backbone
+from kusabi.training.cross_fit import CrossFit
 from kusabi.training.forward import logits_of
 from kusabi.training.precision import autocast, loss_scale
 from kusabi.training.views import BLOCK, Views
@@ -29,7 +30,7 @@ class SupportChoice:
 
 
 def choose_support(
-    backbone: Backbone, views: Views, prototypes: Prototypes, prompts: Sequence[Sequence[str]], plan: Plan,
+    backbone: Backbone, views: Views, classifier: Prototypes | CrossFit, prompts: Sequence[Sequence[str]], plan: Plan,
     choice: SupportChoice, seed: int, precision: str,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Trained positions of every target of a plan.
@@ -40,7 +41,7 @@ def choose_support(
     Args:
         backbone: The frozen model.
         views: The support set.
-        prototypes: The classifier.
+        classifier: What answers.
         prompts: Prompts of every class.
         plan: The targets; their entries are the budget where ``allocation`` is ``size``, else their sum is.
         choice: How.
@@ -53,7 +54,7 @@ def choose_support(
     weights = dict(backbone.module.named_parameters())
     gradients: Mapping[str, Tensor] = {}
     if choice.rule in ("gradient", "snip") or choice.allocation == "energy":
-        gradients = _gradients(backbone, views, prototypes, prompts, plan, precision)
+        gradients = _gradients(backbone, views, classifier, prompts, plan, precision)
     shares = _shares(plan, choice, gradients, {t.tensor: weights[t.tensor].shape for t in plan.targets})
     chosen = {}
     for name, k in shares.items():
@@ -80,7 +81,7 @@ def _shares(
 
 
 def _gradients(
-    backbone: Backbone, views: Views, prototypes: Prototypes, prompts: Sequence[Sequence[str]], plan: Plan,
+    backbone: Backbone, views: Views, classifier: Prototypes | CrossFit, prompts: Sequence[Sequence[str]], plan: Plan,
     precision: str,
 ) -> dict[str, Tensor]:  # fmt: skip
     with dense_gradients(backbone.module, tuple(t.tensor for t in plan.targets)) as collected:
@@ -88,8 +89,9 @@ def _gradients(
         for start in range(0, pictures, BLOCK):
             rows = range(start, min(start + BLOCK, pictures))
             with autocast(precision, str(backbone.device)):
-                logits = logits_of(backbone, views, prototypes, prompts, plan, rows).logits.float()
+                logits = logits_of(backbone, views, classifier, prompts, plan, rows).logits.float()
             loss = F.cross_entropy(logits, views.labels[rows.start : rows.stop], reduction="sum")
             (loss_scale(precision) * loss).backward()
-    prototypes.zero_grad()
+    if isinstance(classifier, Prototypes):
+        classifier.zero_grad()
     return collected
