@@ -47,7 +47,11 @@ FIELDS = {
         "rank_stabilized": st.booleans(),
         "lora_dropout": st.floats(0, 1, exclude_max=True),
         "shrinkage": st.none() | SMALL,
+        "shrinkage_last": st.none(),  # a schedule has conditions: below
+        "shrinkage_stages": st.just(7),
+        "shrinkage_spacing": st.just("linear"),
         "low_rank_share": st.floats(0, 1),
+        "warm_up": st.just(64),
     },
     "bottleneck": {
         "where": st.just("both"),
@@ -77,6 +81,7 @@ FIELDS = {
     },
     "safety": {
         "agreement": SMALL,
+        "cross_fit": st.integers(0, 64),
         "average": st.floats(0, 1, exclude_max=True),
         "stop_loss": SMALL,
         "alpha": st.sampled_from(["prior", "auto"]) | st.floats(0, 1),
@@ -93,6 +98,7 @@ FIELDS = {
     },
 }
 HYBRID = {"adapter": {"kind": "hybrid"}}  # the kind with the most settings
+ROSA = {"kind": "hybrid", "support_rule": "warm_up"}
 SPECS = st.fixed_dictionaries(
     {},
     optional={
@@ -228,11 +234,28 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, complaint):
         ({"bottleneck": {"widen": 2}, "adapter": {"kind": "hybrid"}}, "bottleneck.widen is for kind bottleneck"),
         ({"moves": {"move_every": 5}, "adapter": {"kind": "low_rank"}}, "moves.move_every is for kind sparse_delta"),
         ({"adapter": {"kind": "hybrid", "support_rule": "change"}}, "support_rule 'change' is for kind sparse_delta"),
+        ({"adapter": {"support_rule": "warm_up"}}, "support_rule 'warm_up' is for kind hybrid, not sparse_delta"),
+        ({**HYBRID, "low_rank": {"warm_up": 3}}, "low_rank.warm_up is for adapter.support_rule 'warm_up'"),
+        ({"adapter": {**ROSA, "granularity": "row"}}, "'warm_up' wants granularity 'entry' and allocation 'size'"),
+        ({"adapter": {**ROSA, "allocation": "energy"}}, "'warm_up' wants granularity 'entry' and allocation 'size'"),
+        ({**HYBRID, "low_rank": {"shrinkage_last": 3.0}}, "shrinkage_last 3 must be above low_rank.shrinkage"),
+        ({**HYBRID, "low_rank": {"shrinkage": 3, "shrinkage_last": 3}}, "must be above low_rank.shrinkage"),
+        ({**HYBRID, "low_rank": {"shrinkage": 3, "shrinkage_stages": 5}}, "need low_rank.shrinkage_last"),
+        (
+            {**HYBRID, "low_rank": {"shrinkage": 0, "shrinkage_last": 3, "shrinkage_spacing": "geometric"}},
+            "geometric must start above 0",
+        ),
     ],
 )  # fmt: skip
 def test_a_setting_of_another_kind_is_refused(fields, complaint):
     with pytest.raises(SpecError, match=complaint):
         build(fields)
+
+
+def test_a_warm_up_and_a_schedule_written_as_toml_read_back():
+    schedule = {"shrinkage": 0.5, "shrinkage_last": 8, "shrinkage_stages": 4, "shrinkage_spacing": "geometric"}
+    spec = build({"adapter": ROSA, "low_rank": {"warm_up": 9, **schedule}})
+    assert build(tomllib.loads(write_toml(spec))) == spec and spec.low_rank.warm_up == 9
 
 
 def test_a_bottleneck_written_as_toml_reads_back():

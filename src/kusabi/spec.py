@@ -61,8 +61,10 @@ class AdapterSpec(_Part):
     )
     density: float = Field(default=0.005, gt=0, le=1, description="Trained share of the targeted weights.")
     budget: int | None = Field(default=None, ge=1, description="Trained weight entries in all; overrides the density.")
-    support_rule: Literal["random", "magnitude", "gradient", "snip", "change"] = Field(
-        default="gradient", description="Which entries are trained; change: those that a dense training moves furthest."
+    support_rule: Literal["random", "magnitude", "gradient", "snip", "change", "warm_up"] = Field(
+        default="gradient",
+        description="Which entries are trained; change: those that a dense training moves furthest; warm_up: those of "
+        "the largest gradients around a warmed-up low-rank part (hybrid; RoSA).",
     )
     granularity: str = Field(
         default="entry", description="How entries lie together: entry, row, column, output, struct, or a block as 4x4."
@@ -95,7 +97,30 @@ class LowRankSpec(_Part):
     shrinkage: float | None = Field(
         default=None, ge=0, description="Strength that closes ranks (SoRA); none if absent."
     )
+    shrinkage_last: float | None = Field(
+        default=None, gt=0, description="What the shrinkage rises to, stage by stage; it stays as it is if absent."
+    )
+    shrinkage_stages: int = Field(default=7, ge=2, le=1000, description="Stages of equal length, both ends among them.")
+    shrinkage_spacing: Literal["linear", "geometric"] = Field(
+        default="linear", description="Equal steps, or equal factors, from stage to stage."
+    )
     low_rank_share: float = Field(default=0.5, ge=0, le=1, description="Of a hybrid's budget, where no rank is given.")
+    warm_up: int = Field(
+        default=64, ge=1, description="Updates of the low-rank part alone before support_rule warm_up takes gradients."
+    )
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        """A schedule without its end would be silently without effect."""
+        scheduled = (self.shrinkage_stages, self.shrinkage_spacing) != (7, "linear")
+        if self.shrinkage_last is None:
+            if scheduled:
+                raise ValueError("low_rank.shrinkage_stages and shrinkage_spacing need low_rank.shrinkage_last")
+        elif self.shrinkage is None or not self.shrinkage < self.shrinkage_last:
+            raise ValueError(f"low_rank.shrinkage_last {self.shrinkage_last:g} must be above low_rank.shrinkage")
+        elif self.shrinkage_spacing == "geometric" and self.shrinkage == 0:
+            raise ValueError("low_rank.shrinkage_spacing geometric must start above 0")
+        return self
 
 
 class BottleneckSpec(_Part):
@@ -206,6 +231,13 @@ class AdaptSpec(_Part):
                 raise ValueError(f"{part}.{set_anyway[0]} is for kind {' or '.join(kinds)}, not {self.adapter.kind}")
         if self.adapter.support_rule == "change" and self.adapter.kind != "sparse_delta":
             raise ValueError(f"adapter.support_rule 'change' is for kind sparse_delta, not {self.adapter.kind}")
+        warm = self.adapter.support_rule == "warm_up"
+        if warm and self.adapter.kind != "hybrid":
+            raise ValueError(f"adapter.support_rule 'warm_up' is for kind hybrid, not {self.adapter.kind}")
+        if warm and (self.adapter.granularity, self.adapter.allocation) != ("entry", "size"):
+            raise ValueError("adapter.support_rule 'warm_up' wants granularity 'entry' and allocation 'size'")
+        if not warm and self.low_rank.warm_up != LowRankSpec().warm_up:
+            raise ValueError("low_rank.warm_up is for adapter.support_rule 'warm_up'")
         return self
 
     @property

@@ -1,10 +1,12 @@
 import copy
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from kusabi.adapters.attach import attached, merge
 from kusabi.adapters.hybrid import Split, rank_cost, rosa_supports, split_budget
@@ -126,6 +128,23 @@ def test_around_a_warm_low_rank_part_squared_gradients_choose_the_support(towers
     assert {name: support.tolist() for name, support in found.items()} == wanted
     assert list(found) == [FUSED, UP] and found[UP].dtype == torch.int32
     assert digest(module) == before
+
+
+def test_a_model_that_fits_neither_part_is_refused_with_the_mismatches_of_both(towers, digest):
+    other = towers()
+    other["vision"][3].self_attn.in_proj_weight = nn.Parameter(torch.zeros(3, 8))
+    other["vision"][2].linear1 = nn.Linear(8, 5)
+    sparse, low_rank = SparseDelta({FUSED: torch.tensor([23, 24])}), fresh({UP: (16, 8)}, 2, 1.0)
+    before = digest(other)
+    for way in (attached, working_copy, lambda *given: nullcontext(merge(*given))):
+        with pytest.raises(AdapterError) as refusal, way(other, sparse, low_rank):
+            pytest.fail("entered")
+        told = f"{FUSED}: index 24 is outside its 24 entries; {UP}: factors of 16 x 8 for a weight of (5, 8)"
+        assert str(refusal.value) == f"the adapter does not fit this model: {told}"
+    assert digest(other) == before
+    with pytest.raises(AdapterError) as refusal, attached(nn.Linear(2, 2), *hybrid()):
+        pytest.fail("entered")
+    assert str(refusal.value).count(f"{UP}: the model has no such weight") == 1, "both lack it, in the same words"
 
 
 def test_squares_are_summed_not_sums_squared_and_ties_go_to_the_lower_index():

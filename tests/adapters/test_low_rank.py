@@ -1,6 +1,8 @@
 import copy
+import json
 import math
 from contextlib import ExitStack
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from kusabi.adapters.attach import attached, merge
 from kusabi.adapters.low_rank import LowRank, fresh
+from kusabi.adapters.low_rank_settings import rising_shrinkage
 from kusabi.adapters.merged_training import working_copy
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.adapters.support import random_support
@@ -434,6 +437,50 @@ def test_the_authors_code_closes_at_twice_the_threshold_and_knows_no_rate():
     torch.testing.assert_close(theirs, torch.tensor([0.15, 0.0, 0.0, 0.0]))
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0, 5), min_size=1, max_size=5).map(sorted), st.integers(1, 23), st.integers(0, 9))
+def test_a_schedule_descends_from_stage_to_stage_as_a_numpy_reference_does(xis, updates, seed):
+    # Algorithm of SoRA with its scheduler, on |g - t|^2 / 2: stage after stage, each from where the last one ended.
+    random = np.random.default_rng(seed)
+    start, target = random.normal(size=4), random.normal(size=4)
+    part = fresh({"w": (9, 9)}, 4, 1.0, shrinkage=xis if len(xis) > 1 else xis[0])
+    gate = part.values.data[part.slices["w.g"]]
+    gate.copy_(torch.from_numpy(start))
+    wanted, ended = start.copy(), 0
+    for stage, xi in enumerate(xis, start=1):
+        end = Fraction(stage * updates, len(xis)).__floor__()  # updates over when the stage is
+        for update in range(ended, end):
+            rate = 0.3 / (1 + update)
+            wanted = wanted - rate * (wanted - target)
+            wanted = np.sign(wanted) * np.maximum(np.abs(wanted) - rate * xi, 0)
+            gate -= rate * (gate - torch.from_numpy(target).float())
+            part.settle(rate, (update + 1) / updates)
+        ended = end
+    np.testing.assert_allclose(gate.numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_schedules_rise_by_equal_steps_or_equal_factors():
+    np.testing.assert_allclose(rising_shrinkage(0.0, 7e-4, 7), np.linspace(0, 7e-4, 7))
+    np.testing.assert_allclose(rising_shrinkage(0.5, 30.0, 4, "geometric"), np.geomspace(0.5, 30, 4))
+    for first, last, stages, spacing, complaint in (
+        (1.0, 1.0, 3, "linear", "cannot rise from 1 to 1 in 3 stages"),
+        (-1.0, 1.0, 3, "linear", "cannot rise from -1"),
+        (0.0, 1.0, 1, "linear", "in 1 stages"),
+        (0.0, 1.0, 3, "geometric", "no factor leads away from a shrinkage of 0"),
+    ):
+        with pytest.raises(AdapterError, match=complaint):
+            rising_shrinkage(first, last, stages, spacing)
+
+
+def test_a_schedule_goes_to_a_card_and_back():
+    part = fresh({"w": (4, 6)}, 2, 1.0, shrinkage=rising_shrinkage(0.0, 2.0, 3))
+    told = json.loads(json.dumps(part.settings()))
+    assert told == part.settings() and told["shrinkage"] == [0.0, 1.0, 2.0]
+    again = LowRank.build(told, {name: indices for name, indices, _ in part.parts()})
+    assert again.settings() == told and again.shrinkage == (0.0, 1.0, 2.0)
+    assert part.finished().settings()["shrinkage"] is None, "what only training needs is gone after it"
+
+
 def test_without_gates_an_update_settles_nothing():
     part = trained()
     before = part.values.data.clone()
@@ -508,6 +555,13 @@ def hostile(change):
         (lambda t, s: t.update(dropout=1.0), r"dropout must be in \[0, 1\), not 1.0"),
         (lambda t, s: t.update(dropout=None), "dropout must be"),
         (lambda t, s: t.update(shrinkage=-1), "shrinkage must be a number from 0"),
+        (lambda t, s: t.update(shrinkage=[2.0, 1.0]), r"that does not fall, not \[2.0, 1.0\]"),
+        (lambda t, s: t.update(shrinkage=[1.0]), r"shrinkage must be .*, not \[1.0\]"),
+        (lambda t, s: t.update(shrinkage=[]), r"shrinkage must be .*, not \[\]"),
+        (lambda t, s: t.update(shrinkage="12"), "shrinkage must be .*, not '12'"),
+        (lambda t, s: t.update(shrinkage=[0, math.nan]), "shrinkage must be"),
+        (lambda t, s: t.update(shrinkage=[False, 1]), "shrinkage must be"),
+        (lambda t, s: t.update(shrinkage=[[1]]), "shrinkage must be"),
         (lambda t, s: t.update(shrinkage=None), "'w.g' does not belong here"),
         (lambda t, s: t.update(rank_stabilized=1), "rank_stabilized must be true or false"),
         (lambda t, s: s.pop("w.B"), r"w: \[0, 12, 2\] entries"),

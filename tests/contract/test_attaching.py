@@ -252,6 +252,27 @@ def test_scales_are_exact(subject, kind):
 
 
 @pytest.mark.gpu
+def test_on_a_gpu_an_adapter_as_loaded_on_the_cpu_is_attached_and_leaves_no_trace(subject, trace, kind):
+    model = subject("clip", "float32", "cuda")
+    parts = model.parts(kind)
+    wanted = model.frozen_answers(*parts)
+    here = [copy.deepcopy(part).cpu() for part in parts]
+    torch.testing.assert_close(model.frozen_answers(*here), wanted, rtol=0, atol=1e-5)
+    with attached(model.module, *here), attached(model.module, *model.parts(kind, seed=1)):
+        assert not torch.equal(model.frozen_answers(), wanted)
+    assert all(part.values.device.type == "cpu" for part in here) and trace(model.module) == model.born
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_scales_are_exact(subject, kind):
+    model = subject("clip", "float32", "cuda")
+    none = model.parts(kind)
+    for part in none:
+        part.rescale(0.0)
+    assert equal_bits(model.frozen_answers(*none), model.frozen_answers())
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_on_a_gpu_fresh_adapters_change_nothing_and_leaving_restores(subject, trace, kind, dtype):
     model = subject("clip", dtype, "cuda")

@@ -8,6 +8,7 @@ from torch import nn
 
 from kusabi.adapters.attach import attached
 from kusabi.adapters.merged_training import working_copy
+from kusabi.errors import AdapterError
 
 PICTURES = torch.linspace(0, 90, 2 * 3 * 24 * 24).sin().view(2, 3, 24, 24)
 
@@ -111,5 +112,63 @@ def test_a_compiled_model_trains_on_its_working_copy(subject):
             run(PICTURES).sin().sum().backward()
         gradients.append(parts[0].values.grad.clone())
         parts[0].values.grad = None
+    assert gradients[0].any()
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_model_that_was_compiled_before_answers_with_what_is_attached(subject, kind):
+    model = subject()
+    tower, one, other = Tower(model.module), model.parts(kind), model.parts(kind, 1)
+    compiled = torch.compile(tower, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        frozen = compiled(PICTURES)
+        for parts in (one, other, one):
+            with attached(model.module, *parts):
+                assert torch.equal(compiled(PICTURES), tower(PICTURES))
+                assert not torch.allclose(compiled(PICTURES), frozen, atol=1e-2)
+            assert torch.equal(compiled(PICTURES), frozen)
+        with attached(model.module, *one):
+            alone = compiled(PICTURES)
+            with attached(model.module, *other):
+                assert torch.equal(compiled(PICTURES), tower(PICTURES))
+                assert not torch.allclose(compiled(PICTURES), alone, atol=1e-2)
+            assert torch.equal(compiled(PICTURES), alone)
+        assert torch.equal(compiled(PICTURES), frozen)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_model_that_was_compiled_before_answers_with_what_is_attached(subject, kind):
+    model = subject("clip", "float32", "cuda")
+    tower, pictures = Tower(model.module), PICTURES.cuda()
+    compiled = torch.compile(tower, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        frozen = compiled(pictures)
+        for seed in (0, 1):
+            with attached(model.module, *model.parts(kind, seed)):
+                assert torch.equal(compiled(pictures), tower(pictures)) and not torch.equal(compiled(pictures), frozen)
+        assert torch.equal(compiled(pictures), frozen)
+
+
+def test_a_compiled_model_is_refused_in_place_of_the_model_itself(subject, kind):
+    model = subject()
+    compiled, parts = torch.compile(model.module, backend="eager"), model.parts(kind)
+    for joined in (attached(compiled, *parts), working_copy(compiled, *parts)):
+        with pytest.raises(AdapterError, match="this is a compiled model, not the model itself"), joined:
+            pass
+
+
+@pytest.mark.parametrize("kind_", ["low rank", "low rank, gated", "hybrid", "bottleneck, sequential"])
+def test_what_trains_by_hooks_trains_in_a_model_that_was_compiled_before(subject, kind_):
+    model = subject()
+    tower, parts = Tower(model.module), model.parts(kind_)
+    compiled, gradients = torch.compile(tower, backend="eager"), []
+    frozen = compiled(PICTURES)
+    for run in (tower, compiled):
+        with working_copy(model.module, *parts):
+            run(PICTURES).sin().sum().backward()
+        gradients.append(torch.cat([part.values.grad.clone() for part in parts]))
+        for part in parts:
+            part.values.grad = None
+        assert torch.equal(compiled(PICTURES), frozen)
     assert gradients[0].any()
     torch.testing.assert_close(*gradients)

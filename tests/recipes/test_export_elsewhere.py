@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import venv
 from importlib.util import find_spec
+from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -19,9 +22,10 @@ from kusabi.recipes.judge import classifier
 from kusabi.recipes.stored_adapter import open_adapter
 from kusabi.spec_file import build
 
-ELSEWHERE = """
-import json, sys, warnings
-from pathlib import Path
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("torch", "transformers", "peft", "safetensors", "onnxruntime", "pillow")
+BLOCKED = """
+import sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
@@ -29,6 +33,11 @@ class Refuse:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Refuse())
+"""
+ELSEWHERE = """
+import json, sys, warnings
+from pathlib import Path
+
 try:
     import kusabi
     sys.exit("kusabi is here")
@@ -60,26 +69,58 @@ save_file({name: tensor.contiguous() for name, tensor in found.items()}, place /
 """
 
 
+@pytest.fixture(scope="session")
+def own_environment(tmp_path_factory):
+    """An interpreter with the pinned packages that the READMEs name, and nothing of Kusabi."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=True)
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    install = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install", *PACKAGES]
+    ran = subprocess.run([*install, "-c", str(ROOT / "constraints.txt")], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return python
+
+
+SPARSE = {"density": 0.05, "projections": ["mlp.fc1.*"], "tower": "both"}
+
+
+def asked(tiny, **tables):
+    quick = {"data": {"shots": 2, "views": 2}, "training": {"steps": 2, "learning_rate": 1e-2}}
+    return build({"backbone": {"backbone": str(tiny("clip"))}, **quick, **tables})
+
+
 def test_every_form_gives_the_answers_of_the_adapter_where_there_is_no_kusabi(tiny, tiles, tmp_path):
     torch.set_num_threads(1)
     forms = ["merged"]
     forms += ["shira"] if find_spec("peft") else []
     forms += ["onnx"] if all(map(find_spec, NEEDED)) else []
-    spec = build(
-        {
-            "backbone": {"backbone": str(tiny("clip"))},
-            "adapter": {"density": 0.05, "projections": ["mlp.fc1.*"], "tower": "both"},
-            "data": {"shots": 2, "views": 2},
-            "training": {"steps": 2, "learning_rate": 1e-2},
-        }
-    )
     folder = tiles(train=3, test=4)
-    adapt(str(folder), spec, tmp_path / "run")
+    adapt(str(folder), asked(tiny, adapter=SPARSE), tmp_path / "run")
     with torch.no_grad():
-        compare(tmp_path, folder, forms)
+        compare(tmp_path, folder, forms, [sys.executable, "-c", BLOCKED + ELSEWHERE])
 
 
-def compare(tmp_path, folder, forms):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("adapter", "forms", "exact"),
+    [
+        ({}, ["shira", "merged", "onnx"], True),
+        ({"kind": "low_rank"}, ["lora"], False),  # PEFT computes it beside the layer, we in the weight
+        ({"kind": "hybrid", "support_rule": "warm_up"}, ["merged"], True),
+    ],
+    ids=["sparse delta", "low rank", "hybrid"],
+)
+def test_every_form_gives_them_in_an_environment_of_its_own(
+    adapter, forms, exact, own_environment, tiny, tiles, tmp_path
+):
+    torch.set_num_threads(1)
+    folder = tiles(train=3, test=4)
+    adapt(str(folder), asked(tiny, adapter={**SPARSE, "density": 0.2, **adapter}), tmp_path / "run")
+    with torch.no_grad():
+        compare(tmp_path, folder, forms, [str(own_environment), "-I", "-c", ELSEWHERE], exact)
+
+
+def compare(tmp_path, folder, forms, program, exact=True):
     stored = open_adapter(tmp_path / "run")
     files = sorted(folder.rglob("test/*/*.png"))[:5]
     pictures = [open_picture(file) for file in files]
@@ -94,23 +135,25 @@ def compare(tmp_path, folder, forms):
     save_file({"pixel_values": shown, "input_ids": tokens}, tmp_path / "shown.safetensors")
     head, module = classifier(stored.backbone, stored.adapter), stored.backbone.module
     frozen = module.get_image_features(pixel_values=shown).pooler_output
-    with attached(module, stored.adapter.delta):
+    with attached(module, *stored.adapter.parts):
         images = module.get_image_features(pixel_values=shown).pooler_output
         texts = module.get_text_features(input_ids=tokens).pooler_output
         logits = head(stored.backbone.embed_images(shown))
     assert not torch.equal(frozen, images)
     for form in forms:
         export(tmp_path / "run", tmp_path / form, form)
+    (elsewhere := tmp_path / "elsewhere").mkdir()
     ran = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, str(tmp_path), *forms], capture_output=True, text=True, check=False,
+        [*program, str(tmp_path), *forms], capture_output=True, text=True, check=False, cwd=elsewhere,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     found = load_file(tmp_path / "found.safetensors")
     for form in set(forms) - {"onnx"}:
-        assert torch.equal(found[f"{form} images"], images), form
-        assert torch.equal(found[f"{form} texts"], texts), form
-        assert torch.equal(found[f"{form} logits"], logits), form
+        for name, ours in (("images", images), ("texts", texts), ("logits", logits)):
+            theirs = found[f"{form} {name}"]
+            assert torch.equal(theirs, ours) or not exact, f"{form} {name}"
+            torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5 * float(ours.abs().max()))
     if "onnx" in forms:
         assert torch.equal(found["onnx pixels"], shown)
         spread = (logits.amax(1) - logits.amin(1)).max()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from kusabi.adapters.part import AdapterPart, Inserted, WeightDelta, check_fits, on_leaving, unhook
+from kusabi.adapters.part import AdapterPart, Inserted, WeightDelta, check_all_fit, forget_compiled, on_leaving, unhook
 from kusabi.errors import AdapterError
 
 
@@ -53,9 +53,16 @@ def attached(module: nn.Module, *parts: AdapterPart) -> Iterator[nn.Module]:
     Deltas on the same entries add up. Values are read whenever an adapter comes to or goes from the same weight: change
     them outside.
 
+    A model may have been compiled before. Deltas are written into weights, which compiled code reads at every call.
+    Inserted parts are hooks, which it does not look at: whenever one comes or goes, all that ``torch.compile`` made in
+    this process is compiled anew. Swap deltas where swaps must be quick. Attach to the model itself, not to what
+    ``torch.compile`` gave.
+
     Raises:
-        AdapterError: If a part does not fit the model, or is attached already. Nothing is written then.
+        AdapterError: Listing all mismatches, if parts do not fit the model; or if one is attached already. Nothing is
+            written then.
     """
+    check_all_fit(parts, module)
     with ExitStack() as stack:
         for part in parts:
             on_leaving(stack, _leave, module, part, _ledger(module).attached.count(part))
@@ -68,12 +75,11 @@ def merge(module: nn.Module, *parts: AdapterPart) -> None:
     """Write deltas into the weights for good. Meant for a copy of the backbone that is exported.
 
     Raises:
-        AdapterError: If an adapter is attached, a part does not fit, or one cannot be merged.
+        AdapterError: If an adapter is attached, parts do not fit (listing all mismatches), or one cannot be merged.
     """
     if _ledger(module).attached:
         raise AdapterError("leave all attached adapters before merging one for good")
-    for part in parts:
-        check_fits(part, module)
+    check_all_fit(parts, module)
     parameters = dict(module.named_parameters())
     for name, amounts in additions(parts).items():
         weight = parameters[name]
@@ -116,10 +122,10 @@ def _join(module: nn.Module, part: AdapterPart) -> None:
     ledger = _ledger(module)
     if part in ledger.attached:
         raise AdapterError("this adapter is attached already; leave it first, or attach a copy")
-    check_fits(part, module)
     if isinstance(part, Inserted):
         ledger.handles[part] = part.join(module)
         ledger.attached.append(part)
+        forget_compiled()
     elif isinstance(part, WeightDelta):
         parameters = dict(module.named_parameters())
         pages = {name: _grown(ledger.pages.get(name), parameters[name], part, name) for name in part.weights}
@@ -131,9 +137,10 @@ def _join(module: nn.Module, part: AdapterPart) -> None:
 def _leave(module: nn.Module, part: AdapterPart, before: int) -> None:
     """Wherever joining stopped, and wherever leaving did the last time."""
     ledger = _ledger(module)
-    if before == 0:
-        unhook(ledger.handles.get(part, ()))
-        ledger.handles.pop(part, None)
+    if before == 0 and part in ledger.handles:
+        unhook(ledger.handles[part])
+        forget_compiled()
+        ledger.handles.pop(part)
     if ledger.attached.count(part) > before:
         ledger.attached.remove(part)
     if isinstance(part, WeightDelta):

@@ -197,7 +197,7 @@ def _parts(path: Path, positions: np.ndarray, card: Mapping[str, Any], values: T
     bounds = np.searchsorted(positions, starts)
     if list(np.diff(bounds)) != _entries(card):
         raise CheckpointError(f"{path}: positions do not fall into the targets that {CARD} lists")
-    made, begin = [], 0
+    made, wrong, begin = [], [], 0
     for number, described in enumerate(parts_of(card)):
         supports = {
             target["tensor"]: torch.from_numpy(positions[bounds[i] : bounds[i + 1]] - starts[i])
@@ -207,8 +207,11 @@ def _parts(path: Path, positions: np.ndarray, card: Mapping[str, Any], values: T
         try:
             part = build_part(described, supports)
         except AdapterError as error:
-            raise CheckpointError(f"{path.parent / CARD}: {error}") from None
+            wrong.append(str(error))
+            continue
         part.values.data.copy_(values[begin : begin + len(part)].float())
         begin += len(part)
         made.append(part)
+    if wrong:
+        raise CheckpointError(f"{path.parent / CARD}: {listed(wrong, '; ')}")
     return tuple(made)

@@ -8,6 +8,8 @@ Shared are the budget, and RoSA's way to the support:
    once for each batch, and give them to ``rosa_supports``.
 3. Start both anew: a ``SparseDelta`` of these supports, and ``fresh`` with the seed of before.
 
+``support_rule = "warm_up"`` of a spec does all three.
+
 Supra needs no gradients: its support are the largest weights (``support.scores`` by magnitude).
 """
 

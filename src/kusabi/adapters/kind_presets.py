@@ -33,6 +33,10 @@ KIND_PRESETS: Mapping[str, Fields] = MappingProxyType(
         },
         # Ding et al., arXiv 2311.11696: gates that close.
         "sora": _low_rank(shrinkage=10.0),
+        # The same, section 3.3 and the authors' script: seven strengths from none on, each going on from the last.
+        "sora-schedule": _low_rank(shrinkage=0.0, shrinkage_last=20.0),
+        # Nikdan et al., arXiv 2401.04679, section 4: 64 updates of warm-up, squared gradients, then both anew.
+        "rosa": {"adapter": {"kind": "hybrid", "support_rule": "warm_up"}, "low_rank": {}},
         # Super-Tuning with a low-rank part, arXiv 2607.09287: the largest weights.
         "supra": {"adapter": {"kind": "hybrid", "support_rule": "magnitude"}, "low_rank": {}},
         # Houlsby et al., arXiv 1902.00751, section 2.1: after both sublayers.

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from kusabi.adapters.granularity import matrix_shape
-from kusabi.adapters.low_rank_settings import SETTINGS, wrong_settings
+from kusabi.adapters.low_rank_settings import SETTINGS, Shrinkage, strength_at, wrong_settings
 from kusabi.adapters.part import WeightDelta, gradient_of, unhook
 from kusabi.adapters.plain_linears import plain_linears
 from kusabi.adapters.support import random_scores
@@ -34,7 +34,9 @@ class LowRank(WeightDelta):
     With gates (SoRA, Ding et al., arXiv 2311.11696, section 3) it adds ``scale * B diag(g) A``, ``<weight>.g`` being
     ``(r,)``. After every update, g takes the paper's proximal step: the soft threshold at the learning rate times
     ``shrinkage``. The authors' code subtracts its threshold xi and then zeroes what is below xi once more, so that
-    whatever was below 2 xi is lost, and its xi knows no learning rate.
+    whatever was below 2 xi is lost, and its xi knows no learning rate. With several shrinkages (the paper's sparsifying
+    scheduler, section 3.3) the updates fall into as many stages of equal length; each goes on from where the one before
+    ended, optimizer included. The authors train each stage over a learning rate of its own; here one rate spans all.
 
     Args:
         shapes: Weight -> its shape as a matrix, out by in.
@@ -42,7 +44,8 @@ class LowRank(WeightDelta):
         alphas: Weight -> alpha.
         rank_stabilized: Divide alpha by the root of r.
         dropout: Share of a layer's inputs that A does not see, in forwards announced by ``draw`` only.
-        shrinkage: Strength xi of the gates' shrinking per unit of learning rate; None for no gates.
+        shrinkage: Strength xi of the gates' shrinking per unit of learning rate, or those of the stages, which do not
+            fall; None for no gates.
 
     Raises:
         AdapterError: With everything that is wrong with these.
@@ -52,7 +55,7 @@ class LowRank(WeightDelta):
 
     def __init__(
         self, shapes: Mapping[str, tuple[int, int]], ranks: Mapping[str, int], alphas: Mapping[str, float], *,
-        rank_stabilized: bool = False, dropout: float = 0.0, shrinkage: float | None = None,
+        rank_stabilized: bool = False, dropout: float = 0.0, shrinkage: Shrinkage = None,
     ) -> None:  # fmt: skip
         wrong = wrong_settings(ranks, alphas, rank_stabilized, dropout, shrinkage)
         if not wrong and not shapes.keys() == ranks.keys() == alphas.keys():
@@ -68,7 +71,8 @@ class LowRank(WeightDelta):
         super().__init__({name: torch.arange(size) for name, size in sizes.items()})
         self.shapes, self.ranks = dict(shapes), dict(ranks)
         self.alphas = {weight: float(alpha) for weight, alpha in alphas.items()}
-        self.rank_stabilized, self.dropout, self.shrinkage = rank_stabilized, float(dropout), shrinkage
+        self.rank_stabilized, self.dropout = rank_stabilized, float(dropout)
+        self.shrinkage = tuple(shrinkage) if isinstance(shrinkage, Sequence) else shrinkage
         self._drawn: tuple[int, int, int] | None = None
 
     @classmethod
@@ -166,7 +170,8 @@ class LowRank(WeightDelta):
         return wrong
 
     def settings(self) -> dict[str, Any]:  # noqa: D102
-        return {key: dict(value) if isinstance(value := getattr(self, key), dict) else value for key in SETTINGS}
+        found = {key: getattr(self, key) for key in SETTINGS}
+        return {k: dict(v) if isinstance(v, dict) else list(v) if isinstance(v, tuple) else v for k, v in found.items()}
 
     def rescale(self, alpha: float) -> None:  # noqa: D102
         for weight in self.weights:
@@ -189,9 +194,10 @@ class LowRank(WeightDelta):
         """Drop nothing until the next ``draw``; shrink the gates."""
         self._drawn = None
         if self.shrinkage is not None:
+            threshold = rate * strength_at(self.shrinkage, progress)
             for weight in self.weights:
                 gate = self.values.data[self.slices[f"{weight}.g"]]
-                gate.copy_(gate.sign() * (gate.abs() - rate * self.shrinkage).clamp(min=0))
+                gate.copy_(gate.sign() * (gate.abs() - threshold).clamp(min=0))
 
     def pruned(self) -> "LowRank":
         """The same update without gates: closed ranks are left out, open gates are folded into B, scales are kept.
@@ -255,7 +261,7 @@ class LowRank(WeightDelta):
 
 def fresh(
     shapes: Mapping[str, Sequence[int]], rank: int | Mapping[str, int], alpha: float | Mapping[str, float], *,
-    rank_stabilized: bool = False, dropout: float = 0.0, shrinkage: float | None = None, seed: int = 0,
+    rank_stabilized: bool = False, dropout: float = 0.0, shrinkage: Shrinkage = None, seed: int = 0,
 ) -> LowRank:  # fmt: skip
     """A part that changes nothing yet: A Kaiming-uniform as in LoRA's code (within ``1 / sqrt(in)``), B zero.
 

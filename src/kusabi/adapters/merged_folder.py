@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kusabi.adapters.attach import additions, folded
 from kusabi.adapters.checkpoint import Adapter
 from kusabi.adapters.exported_head import FACTS, READING, write_head, write_json
-from kusabi.adapters.part import AdapterPart, check_fits
+from kusabi.adapters.part import AdapterPart, check_all_fit
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.whole_folder import whole_folder
 from kusabi.errors import AdapterError, CheckpointError, listed
@@ -55,8 +55,7 @@ def export_merged(
             targets; or something is in the way on the disk.
         CheckpointError: If a file of the backbone cannot be read. Nothing is left behind.
     """
-    for part in adapter.parts:
-        check_fits(part, module)
+    check_all_fit(adapter.parts, module)
     rewrites = stored_rewrites(files, module, rewrites_of(adapter.parts), names)
     with whole_folder(folder) as aside:
         for file in files:

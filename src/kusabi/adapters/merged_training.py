@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kusabi.adapters.attach import folded
-from kusabi.adapters.part import AdapterPart, Inserted, WeightDelta, check_fits, on_leaving, unhook
+from kusabi.adapters.part import AdapterPart, Inserted, WeightDelta, check_all_fit, forget_compiled, on_leaving, unhook
 from kusabi.errors import AdapterError
 
 Watch = Callable[[str, Tensor], None]
@@ -76,14 +76,15 @@ def working_copy(module: nn.Module, *parts: AdapterPart, watch: Watch | None = N
 
     The frozen tensors return untouched on leaving. Parts and module must live on one device. Half-precision backbones
     train under autocast, one context for each forward: autocast keeps the half-precision copy of a weight and would not
-    see the next fold.
+    see the next fold. What ``torch.compile`` made of the model trains too: compiled for sparse deltas, compiled anew
+    for inserted parts, and eagerly, as everything does meanwhile, where low-rank parts train beside their layers.
 
     Raises:
-        AdapterError: If a part does not fit the module.
+        AdapterError: Listing all mismatches, if parts do not fit the module.
     """
     device = next(module.parameters()).device
+    check_all_fit(parts, module)
     for part in parts:
-        check_fits(part, module)
         if part.values.device != device:
             raise AdapterError(f"the adapter is on {part.values.device}, the model elsewhere; move the adapter first")
     with ExitStack() as stack:
@@ -101,14 +102,21 @@ def working_copy(module: nn.Module, *parts: AdapterPart, watch: Watch | None = N
 def _hooked(module: nn.Module, parts: Sequence[AdapterPart], stack: ExitStack) -> dict[str, list[WeightDelta]]:
     """Hook what trains beside the model; the weights that are left, with the parts that are added to each."""
     covering: dict[str, list[WeightDelta]] = {}
+    inserted = False
     for part in parts:
         if isinstance(part, Inserted):
             on_leaving(stack, unhook, part.join(module))
+            inserted = True
         elif isinstance(part, WeightDelta):
             on_leaving(stack, unhook, (beside := part.beside(module)).values())
+            if beside:  # these hooks take gradients at their leaves, which compiled code passes over without a word
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
             for name in part.weights:
                 if name not in beside:
                     covering.setdefault(name, []).append(part)
+    if inserted:
+        stack.callback(forget_compiled)
+        forget_compiled()
     return covering
 
 

@@ -4,6 +4,7 @@ The two ways to join a model are the two subclasses: a ``WeightDelta`` is added 
 ``Inserted`` part computes beside frozen modules. Training, attaching, storing and scaling know nothing else of a kind.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -157,12 +158,23 @@ class Inserted(AdapterPart, ABC):
 
 
 def check_fits(part: AdapterPart, module: nn.Module) -> None:
-    """Refuse a part that does not fit a model.
+    """Refuse a part that does not fit a model; see ``check_all_fit``."""
+    check_all_fit((part,), module)
+
+
+def check_all_fit(parts: Iterable[AdapterPart], module: nn.Module) -> None:
+    """Refuse an adapter of which a part does not fit a model.
 
     Raises:
-        AdapterError: With every mismatch.
+        AdapterError: With every mismatch of every part; what several parts say in the same words is said once. And if
+            the model is what ``torch.compile`` gave.
     """
-    if wrong := part.mismatches(module):
+    if hasattr(module, "_orig_mod"):
+        raise AdapterError(
+            "this is a compiled model, not the model itself; give the module that was compiled (its _orig_mod): what "
+            "was compiled of it follows"
+        )
+    if wrong := list(dict.fromkeys(line for part in parts for line in part.mismatches(module))):
         raise AdapterError("the adapter does not fit this model: " + listed(wrong, "; "))
 
 
@@ -176,6 +188,16 @@ def unhook(handles: Iterable[RemovableHandle]) -> None:
     """Remove hooks; those that are gone already are no matter."""
     for handle in handles:
         handle.remove()
+
+
+def forget_compiled() -> None:
+    """Have everything that ``torch.compile`` made compiled anew when it is next called, after hooks came or went.
+
+    Its guards look at weights, but (for speed) not at whether modules have hooks: a model compiled without a part would
+    go on without it, and say nothing.
+    """
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 def gradient_of(part: AdapterPart) -> Tensor:

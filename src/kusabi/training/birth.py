@@ -15,6 +15,7 @@ from kusabi.adapters.granularity import unit_shape
 from kusabi.adapters.hybrid import rank_cost, split_budget
 from kusabi.adapters.insertion import insertion_points
 from kusabi.adapters.low_rank import LowRank
+from kusabi.adapters.low_rank_settings import rising_shrinkage
 from kusabi.adapters.part import AdapterPart
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.prune import Loss, Pruning
@@ -23,7 +24,7 @@ from kusabi.adapters.support import random_support
 from kusabi.adapters.targets import Plan, placed_blocks
 from kusabi.backbones.backbone import Backbone
 from kusabi.errors import AdapterError
-from kusabi.spec import AdaptSpec
+from kusabi.spec import AdaptSpec, LowRankSpec
 from kusabi.training.cross_fit import CrossFit
 from kusabi.training.forward import logits_of
 from kusabi.training.support_choice import SupportChoice, choose_support
@@ -81,8 +82,9 @@ def _sparse_delta(birth: Birth, plan: Plan, empty: bool) -> SparseDelta:
         return SparseDelta(
             {t.tensor: random_support(t.size, t.entries, birth.spec.seed, t.tensor) for t in plan.targets}
         )
-    assert adapter.support_rule != "change", "that support comes of a training"
-    choice = SupportChoice(adapter.support_rule, adapter.granularity, adapter.allocation)
+    rule = adapter.support_rule
+    assert rule != "change" and rule != "warm_up", "that support comes of a training"
+    choice = SupportChoice(rule, adapter.granularity, adapter.allocation)
     chosen = choose_support(
         birth.backbone, sample.views, sample.classifier, sample.prompts, plan, choice, birth.spec.seed, sample.precision
     )
@@ -111,19 +113,35 @@ def _low_rank(birth: Birth, rank: int) -> LowRank:
     asked = birth.spec.low_rank
     return low_rank.fresh(
         _shapes(birth), rank, 2 * rank if asked.lora_alpha is None else asked.lora_alpha,
-        rank_stabilized=asked.rank_stabilized, dropout=asked.lora_dropout, shrinkage=asked.shrinkage,
+        rank_stabilized=asked.rank_stabilized, dropout=asked.lora_dropout, shrinkage=_shrinkage(asked),
         seed=birth.spec.seed,
     )  # fmt: skip
 
 
+def _shrinkage(asked: LowRankSpec) -> low_rank.Shrinkage:
+    if asked.shrinkage is None or asked.shrinkage_last is None:
+        return asked.shrinkage
+    return rising_shrinkage(asked.shrinkage, asked.shrinkage_last, asked.shrinkage_stages, asked.shrinkage_spacing)
+
+
 def _hybrid(birth: Birth, empty: bool) -> tuple[AdapterPart, ...]:
+    sparse, rank = hybrid_shares(birth)
+    return _sparse_delta(birth, sparse, empty), _low_rank(birth, rank)
+
+
+def hybrid_shares(birth: Birth) -> tuple[Plan, int]:
+    """What a hybrid's budget pays for: the targets with their sparse entries, and the rank of all of them.
+
+    Raises:
+        AdapterError: If the budget does not suit.
+    """
     asked, plan = birth.spec.low_rank, birth.plan
     shapes, gated = _shapes(birth), asked.shrinkage is not None
     rank = asked.rank or max(1, int(asked.low_rank_share * plan.entries) // rank_cost(shapes, gated=gated))
     split = split_budget(plan.entries, shapes, rank=rank, gated=gated)
     shares = allocate(split.entries, [target.size for target in plan.targets])
     sparse = Plan(tuple(replace(target, entries=k) for target, k in zip(plan.targets, shares, strict=True)))
-    return _sparse_delta(birth, sparse, empty), _low_rank(birth, split.rank)
+    return sparse, split.rank
 
 
 def _bottleneck(birth: Birth, empty: bool) -> Bottleneck:

@@ -22,6 +22,7 @@ from kusabi.training.fit import FitState, Record, fit
 from kusabi.training.head import Head, fit_head, refit_like
 from kusabi.training.texts import class_texts
 from kusabi.training.views import Views, adapted_features
+from kusabi.training.warm_up import warm_support
 
 Each = Callable[[FitState, Record], None]
 
@@ -188,16 +189,37 @@ def _parts(setting: Setting, views: Views, start: Start, saved: bool) -> tuple[A
     classifier = start.against or _prototypes(setting, start.head)
     sample = Sample(views, classifier, setting.prompts, setting.precision)
     birth = Birth(setting.backbone, setting.plan, setting.spec, sample)
+    if setting.spec.adapter.support_rule == "warm_up" and not saved:
+        return _around_a_warm_part(setting, views, birth, start)
     return fresh_parts(birth, empty=saved)
+
+
+def _around_a_warm_part(setting: Setting, views: Views, birth: Birth, start: Start) -> tuple[AdapterPart, ...]:
+    """RoSA: warm the low-rank part up alone, let the gradients around it choose the support, start both parts anew.
+
+    The warm-up is the beginning of the training that the low-rank part alone would have; it is thrown away, its
+    classifier too.
+    """
+    empty, low_rank = fresh_parts(birth, empty=True)
+    state = _thrown_away(setting, low_rank, start)
+    for _ in _updates(setting, views, state, start.against):
+        state.stopped |= state.step >= setting.spec.low_rank.warm_up
+    chosen = warm_support(birth, low_rank, start.against or state.prototypes, state.step)
+    return SparseDelta(chosen).to(empty.indices.device), fresh_parts(birth, empty=True)[1]
+
+
+def _thrown_away(setting: Setting, part: AdapterPart, start: Start) -> FitState:
+    """State of a training that only tells where entries belong."""
+    learns = start.head is not None and start.against is None
+    spec = setting.spec
+    return FitState((part,), _prototypes(setting, start.head), learns, steps=spec.training.steps, seed=spec.seed)
 
 
 def _changed(setting: Setting, views: Views, start: Start) -> dict[str, Tensor]:
     """LT-SFT: the entries that a dense training of the same length moves furthest; that training is thrown away."""
     everywhere = {t.tensor: torch.arange(t.size, dtype=torch.int32) for t in setting.plan.targets}
     dense = SparseDelta(everywhere).to(setting.backbone.device)
-    learns = start.head is not None and start.against is None
-    prototypes, asked = _prototypes(setting, start.head), setting.spec
-    state = FitState((dense,), prototypes, learns, steps=asked.training.steps, seed=asked.seed)
+    state = _thrown_away(setting, dense, start)
     for _ in _updates(setting, views, state, start.against):
         pass
     return most_changed(dense, setting.plan.entries)
