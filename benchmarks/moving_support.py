@@ -41,7 +41,6 @@ TRIALS = Trials(
             **_moving([(0.1, 0, 10), (0.1, 1, 10), (0.1, 0.5, 5), (0.1, 0.5, 20)]),
             "static gradient K=0.1%": static(0.1, "gradient"),
             "static gradient K=1%": static(1, "gradient"),
-            "static random K=0.1%": static(0.1, "random"),
             "SO, unbounded, 0.05% T=10": {
                 "adapter": {"density": 0.0005, "support_rule": "random"},
                 "moves": {"move_every": 10, "move_union": True},
