@@ -4,7 +4,7 @@ from benchmarks.trials import Trials, main
 from kusabi.adapters.presets import spec_fields
 from kusabi.spec_file import overlay
 
-PRESETS = ("lora", "sora", "supra", "houlsby", "sparse-adapter", "mosa")
+PRESETS = ("lora", "sora", "supra", "rosa", "houlsby", "sparse-adapter", "mosa")
 
 TRIALS = Trials(
     name="kinds",
@@ -15,7 +15,7 @@ TRIALS = Trials(
             "sparse delta, rows": {"adapter": {"granularity": "row"}},
             **{preset: spec_fields(preset) for preset in PRESETS},
             **{
-                f"{preset}, rate 0.003": overlay(spec_fields(preset), {"training": {"learning_rate": 3e-3}})
+                f"{preset}, rate 0.001": overlay(spec_fields(preset), {"training": {"learning_rate": 1e-3}})
                 for preset in ("lora", "sparse-adapter")
             },
             "sparse delta, rate 0.004": {"training": {"learning_rate": 4e-3}},
