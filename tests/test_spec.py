@@ -37,6 +37,7 @@ FIELDS = {
         "allocation": st.sampled_from(["size", "uniform", "energy"]),
         "tower": st.sampled_from(["vision", "text", "both"]),
         "layers": TEXT,
+        "beside": st.just(()),
         "projections": st.lists(TEXT, max_size=3),
         "head": st.sampled_from(["prototypes", "text"]),
         "blend": st.none() | st.floats(0, 1),
@@ -119,6 +120,13 @@ def test_the_strategies_above_know_every_field():
 def test_a_spec_written_as_toml_reads_back_as_the_same_spec(spec):
     again = build(tomllib.loads(write_toml(spec)))
     assert again == spec and again.digest == spec.digest and write_toml(again) == write_toml(spec)
+
+
+def test_adapters_beside_survive_the_file_and_are_for_sparse_deltas():
+    spec = build({"adapter": {"beside": ["runs/a b", "傷"]}})
+    assert build(tomllib.loads(write_toml(spec))) == spec != build({})
+    with pytest.raises(SpecError, match=r"adapter\.beside is for kind sparse_delta, not low_rank"):
+        build({"adapter": {"kind": "low_rank", "beside": ["a"]}})
 
 
 def test_hard_texts_survive_the_file(tmp_path):

@@ -61,7 +61,9 @@ def _place(key: str) -> tuple[str | None, str]:
 def _option(key: str, field: FieldInfo, panel: str) -> inspect.Parameter:
     kind, default = field.annotation, field.get_default(call_default_factory=True)
     shown = (
-        "" if default in (None, {}) else f" Default: {', '.join(default) if isinstance(default, tuple) else default}."
+        ""
+        if default in (None, {}, ())
+        else f" Default: {', '.join(default) if isinstance(default, tuple) else default}."
     )
     text = f"{field.description}{shown}"
     plain: Any = str

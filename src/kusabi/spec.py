@@ -74,6 +74,9 @@ class AdapterSpec(_Part):
     )
     tower: Literal["vision", "text", "both"] = Field(default="vision", description="Which tower is adapted.")
     layers: str = Field(default="upper-half", description="upper-half, all, last-N, or a list such as 4-7 or 0,2,5.")
+    beside: tuple[str, ...] = Field(
+        default=(), description="Run or adapter folder whose entries are left to it; may be repeated."
+    )
     projections: tuple[str, ...] = Field(
         default=("*",), description="Pattern of weights inside a layer; may be repeated."
     )
@@ -238,6 +241,8 @@ class AdaptSpec(_Part):
             raise ValueError("adapter.support_rule 'warm_up' wants granularity 'entry' and allocation 'size'")
         if not warm and self.low_rank.warm_up != LowRankSpec().warm_up:
             raise ValueError("low_rank.warm_up is for adapter.support_rule 'warm_up'")
+        if self.adapter.beside and self.adapter.kind != "sparse_delta":
+            raise ValueError(f"adapter.beside is for kind sparse_delta, not {self.adapter.kind}")
         return self
 
     @property

@@ -268,7 +268,7 @@ def test_what_cannot_be_composed_is_refused(deltas, weights, settings, message):
 
 def test_deltas_of_another_model_are_refused_with_every_target():
     a, b = delta_of({"p": {7: 1.0}, "q": {8: 1.0}, "none": {}}), delta_of({"p": {8: 1.0}, "x.y": {0: 1.0}})
-    for refuse in (lambda s: check_composable([a, b], s), lambda s: compose([a, b], [1, 1], sizes=s)):
+    for refuse in (lambda s: check_composable([[a], [b]], s), lambda s: compose([a, b], [1, 1], sizes=s)):
         with pytest.raises(AdapterError) as refusal:
             refuse({"p": 8, "q": 8, "none": 0})
         assert str(refusal.value).split("model: ")[1].split("; ") == [

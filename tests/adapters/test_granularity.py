@@ -245,3 +245,42 @@ def test_on_a_gpu_the_support_is_the_same(granularity):
     scores = torch.randn(130, 70, generator=torch.Generator().manual_seed(0)).abs()
     for k in (0, 5, 700, 130 * 70):
         assert torch.equal(choose(scores.cuda(), k, granularity), choose(scores, k, granularity))
+
+
+@pytest.mark.parametrize("granularity", ["entry", "row", "column", "2x2", "1x3", "output"])
+@settings(max_examples=25, deadline=None)
+@given(scored(), st.data())
+def test_units_with_a_taken_entry_are_out_as_a_whole_and_the_others_stay_as_they_are(granularity, case, data):
+    scores, k = case
+    size, shape = scores.numel(), as_matrix(scores.shape)
+    taken = sorted(data.draw(st.sets(st.integers(0, size - 1), max_size=6))) if size else []
+    closed, k = torch.tensor(taken, dtype=torch.int32), min(k, size - len(taken))
+    by_score = choose(scores, k, granularity, taken=closed)
+    by_chance = choose_random(scores.shape, k, granularity, seed=3, name="w", taken=closed)
+    flat = scores.flatten().tolist()
+    for support in (by_score, by_chance):
+        assert_support(support, scores.shape, k)
+        assert not set(support.tolist()) & set(taken)
+    if granularity in ("entry", "output"):
+        assert granularity == "output" or len(by_score) == len(by_chance) == k
+    else:
+        free = [u for u in tiles(granularity, *shape) if u and not set(u) & set(taken)]
+        assert by_score.tolist() == greedy(free, [sum(flat[i] for i in unit) for unit in free], k)
+        for unit in free:
+            inside = set(unit) <= set(by_chance.tolist())
+            assert inside or set(unit).isdisjoint(by_chance.tolist())
+            assert inside or len(by_chance) + len(unit) > k
+    nothing = torch.tensor([], dtype=torch.int32)
+    assert torch.equal(choose(scores, k, granularity, taken=nothing), choose(scores, k, granularity))
+
+
+def test_rows_give_their_free_entries_and_a_structure_goes_around_nothing():
+    scores = torch.tensor([[9.0, 8.0, 1.0], [9.0, 8.0, 1.0]])
+    assert choose(scores, 4, "output", taken=torch.tensor([0, 3])).tolist() == [1, 2, 4, 5]
+    assert choose(scores, 4, "output", taken=torch.tensor([0, 1])).tolist() == [2, 3, 4], "a row has what it has"
+    for refused in (
+        lambda: choose(scores, 4, "struct", name="vision.proj", taken=torch.tensor([0])),
+        lambda: choose_random((2, 3), 4, "struct", seed=0, name="vision.proj", taken=torch.tensor([0])),
+    ):
+        with pytest.raises(AdapterError, match=r"^vision.proj: granularity 'struct' crosses every row"):
+            refused()

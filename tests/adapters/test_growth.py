@@ -32,6 +32,15 @@ def test_the_first_backward_names_the_candidates_and_all_updates_are_averaged():
     assert best.age.tolist() == [2, 2]
 
 
+def test_closed_positions_make_room_for_the_next_best_candidates_and_never_are_one():
+    growth = Growth(("w",), {"w": torch.tensor([0, 2], dtype=torch.int32)})
+    growth.watch("w", torch.tensor([9.0, 1.0, -8.0, 2.0, 0.0]), 2)
+    assert growth.tensors(NOTHING.device)["at"].tolist() == [1, 3]
+    growth.clear()
+    growth.watch("w", torch.tensor([9.0, 1.0, -8.0, 2.0, 0.0]), 5)
+    assert growth.tensors(NOTHING.device)["at"].tolist() == [1, 3, 4]
+
+
 def test_micro_batches_of_one_update_add_up_to_one_sample_after_the_first_has_named_the_candidates():
     _, best = grown([[[1.0, 2.0, 3.0, 0.0], [1.0, 1.0, -3.0, 9.0]]], seeding="mean")
     assert best.keys.tolist() == [100, 101] and best.mean.tolist() == [2.0, 3.0] and best.square.tolist() == [4.0, 9.0]

@@ -289,3 +289,37 @@ def test_on_a_gpu_the_budget_holds_and_leaving_restores(name):
     run(module, delta, optimizer, moving, 14)
     assert delta.values.is_cuda and optimizer.mean.is_cuda and (name == "union") == (len(delta) > 30)
     assert all(torch.equal(bits(weight), old) for weight, old in zip(module.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name in MOVES if name != "static"])
+def test_positions_of_other_adapters_never_enter_and_are_frozen_to_the_bit(name):
+    module, moves = Weights(30, 20), MOVES[name]
+    frozen = {name: weight.detach().clone() for name, weight in module.named_parameters()}
+    delta, optimizer, _ = start(module, (6, 5), moves)
+    closed = {
+        n: torch.tensor([i for i in range(len(frozen[n])) if i not in at and i % 5 != 4], dtype=torch.int32)
+        for n, at in ((n, set(indices.tolist())) for n, indices, _ in delta.parts())
+    }
+    begun = {n: set(indices.tolist()) for n, indices, _ in delta.parts()}
+    moving = MovingSupport(delta, optimizer, moves, steps=40, seed=0, closed=closed)
+    entered = 0
+    with working_copy(module, delta, watch=moving.watch) as copy:
+        for step in range(1, 40):
+            move = update(module, copy, optimizer, moving, step)
+            entered += move.entered if move else 0
+            assert len(delta) == 11 or moves.union
+            for weight, indices, _ in delta.parts():
+                assert not set(indices.tolist()) & set(closed[weight].tolist())
+                at = closed[weight].long()
+                assert torch.equal(bits(module.get_parameter(weight).detach()[at]), bits(frozen[weight][at]))
+    assert entered and any(set(indices.tolist()) - begun[n] for n, indices, _ in delta.parts()), "it moved all the same"
+
+
+def test_a_support_that_nothing_is_left_beside_stays_where_it_is():
+    for moves in (Moves(every=1, share=0.9, rho=0.5), Moves(every=1, rho=1.0, union=True)):
+        module = Weights(12)
+        delta, optimizer, _ = start(module, (4,), moves)
+        own = delta.indices.tolist()
+        closed = {"w0": torch.tensor([i for i in range(12) if i not in own])}
+        run(module, delta, optimizer, MovingSupport(delta, optimizer, moves, steps=9, seed=0, closed=closed), 6)
+        assert delta.indices.tolist() == own

@@ -1,4 +1,4 @@
-"""Composition: several sparse deltas made into one.
+"""Composition: several sparse deltas made into one; see ``compose_kinds`` for adapters of other kinds.
 
 Requirements this file exists for:
 - the order of the deltas never matters, not by one bit: the terms of every entry are sorted before they are added,
@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from kusabi.adapters.part import WeightDelta
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.adapters.support import top_support
 from kusabi.errors import AdapterError, listed
@@ -64,7 +65,7 @@ def compose(
     """
     deltas, weights = list(deltas), [float(weight) for weight in weights]
     _check_settings(deltas, weights, how, density)
-    check_composable(deltas, sizes)
+    check_composable([[delta] for delta in deltas], sizes)
     terms = [_terms(delta, weight, density) for delta, weight in zip(deltas, weights, strict=True)]
     names = joint_names(deltas)
     per_target = {name: [own[name] for own in terms if name in own] for name in names}
@@ -84,36 +85,39 @@ def compose(
     return composed
 
 
-def check_composable(deltas: Sequence[SparseDelta], sizes: Mapping[str, int] | None = None) -> None:
-    """Refuse deltas that cannot belong to one model or hold values that are not finite, listing everything.
+def check_composable(adapters: Sequence[Sequence[WeightDelta]], sizes: Mapping[str, int] | None = None) -> None:
+    """Refuse adapters that cannot belong to one model or hold values that are not finite, listing everything.
 
     Args:
-        deltas: Any number.
+        adapters: Any number, each by its parts.
         sizes: Entries of each targeted weight; left out, positions are not checked.
 
     Raises:
-        AdapterError: With every mismatch. Deltas are counted from 1.
+        AdapterError: With every mismatch. Adapters are counted from 1.
     """
     wrong = []
-    for number, delta in enumerate(deltas, 1):
-        for name, indices, values in delta.parts():
-            if not bool(values.isfinite().all()):
-                wrong.append(f"adapter {number}, {name}: values that are not finite")
-            if sizes is None:
-                continue
-            if name not in sizes:
-                wrong.append(f"adapter {number}, {name}: the model has no such weight")
-            elif len(indices) and int(indices[-1]) >= sizes[name]:
-                wrong.append(f"adapter {number}, {name}: index {int(indices[-1])} is outside its {sizes[name]} entries")
+    for number, name, part in ((n, name, p) for n, own in enumerate(adapters, 1) for p in own for name in p.weights):
+        at, amounts = part.added(name)
+        reach = len(amounts) if at is None else int(at[-1]) + 1 if len(at) else 0
+        if not bool(amounts.isfinite().all()):
+            wrong.append(f"adapter {number}, {name}: values that are not finite")
+        if sizes is None:
+            continue
+        if name not in sizes:
+            wrong.append(f"adapter {number}, {name}: the model has no such weight")
+        elif at is None and reach != sizes[name]:
+            wrong.append(f"adapter {number}, {name}: a matrix of {reach} entries for a weight of {sizes[name]}")
+        elif reach > sizes[name]:
+            wrong.append(f"adapter {number}, {name}: index {reach - 1} is outside its {sizes[name]} entries")
     if wrong:
         raise AdapterError("these adapters cannot be composed on this model: " + listed(wrong, "; "))
 
 
-def joint_names(deltas: Sequence[SparseDelta]) -> tuple[str, ...]:
-    """Targets of all deltas: in their own order if all agree, otherwise sorted by name, numbers as numbers."""
-    if len({delta.names for delta in deltas}) == 1:
-        return deltas[0].names
-    return tuple(sorted({name for delta in deltas for name in delta.names}, key=_natural))
+def joint_names(deltas: Sequence[WeightDelta]) -> tuple[str, ...]:
+    """Weights of all deltas: in their own order if all agree, otherwise sorted by name, numbers as numbers."""
+    if len({delta.weights for delta in deltas}) == 1:
+        return deltas[0].weights
+    return tuple(sorted({name for delta in deltas for name in delta.weights}, key=_natural))
 
 
 def _check_settings(deltas: list[SparseDelta], weights: list[float], how: str, density: float) -> None:

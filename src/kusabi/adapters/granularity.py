@@ -2,7 +2,8 @@
 
 A weight of any shape is seen as a matrix, its first axis by all the others: for linear, convolution and fused attention
 weights a row holds the inputs of one output neuron. Units are tiles of that matrix, ragged at its lower and right edges
-where its sides are no multiples.
+where its sides are no multiples. Positions that other adapters have taken can be kept out: a unit that holds one is out
+as a whole.
 
 The budget is never exceeded: a unit that does not fit into what is left of it is passed over, and smaller or weaker
 ones that fit are taken. A budget below one unit therefore leaves a weight empty; see ``allocation.whole_units``.
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kusabi.adapters.free_support import random_free_support, top_free_support
 from kusabi.adapters.support import random_scores, random_support, ranked, top_support
 from kusabi.errors import AdapterError
 
@@ -26,7 +28,7 @@ _BLOCK = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
 
 def choose(
     scores: Tensor, k: int, granularity: str = "entry", *, by: Literal["sum", "mean"] = "sum", largest: bool = True,
-    name: str = "weight",
+    name: str = "weight", taken: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """At most ``k`` entries of a weight with the largest scores: rising flat positions, int32 on the CPU.
 
@@ -41,27 +43,35 @@ def choose(
         by: What a unit is ranked by: the sum of its scores or their mean, which differ for ragged units only.
         largest: False for the smallest scores, as in Super-Tuning's other end.
         name: The target, for messages.
+        taken: Positions that are not to be had, rising; see ``free_support``.
 
     Raises:
-        AdapterError: If the granularity is unknown, or a score is not a number.
+        AdapterError: If the granularity is unknown, a score is not a number, fewer than ``k`` single entries are free,
+            or ``struct`` is to go around positions taken.
     """
     if granularity == "entry":
+        if taken is not None:
+            return top_free_support(ranked(scores, largest=largest, name=name), k, name, taken)
         return top_support(scores, k, largest=largest, name=name)
     matrix = ranked(scores, largest=largest, name=name).reshape(matrix_shape(scores.shape))
     if granularity == "output":
-        return _per_row(matrix, k)
+        return _per_row(matrix, k, taken)
     if granularity == "struct":
+        _check_whole(name, taken)
         wide = matrix.to(torch.float64)
         return _structured(wide.mean(1), wide.mean(0), wide.diagonal(), k)
     height, width = unit_shape(granularity, scores.shape)
     counts = _tile_sizes(matrix.shape, height, width, matrix.device)
     totals = _tile_sums(matrix, height, width)
     order = (totals / counts if by == "mean" else totals).flatten().sort(descending=True, stable=True).indices
+    order = _untouched(order, matrix.shape, height, width, taken)
     return _laid_out(_fitting(order, counts.flatten(), k), matrix.shape, height, width)
 
 
-def choose_random(shape: Sequence[int], k: int, granularity: str = "entry", *, seed: int, name: str) -> Tensor:
-    """At most ``k`` entries of a weight at random, a function of (seed, name) alone: rising flat positions, int32.
+def choose_random(
+    shape: Sequence[int], k: int, granularity: str = "entry", *, seed: int, name: str, taken: Tensor | None = None
+) -> Tensor:
+    """At most ``k`` entries of a weight at random, by (seed, name) and what is taken: rising flat positions, int32.
 
     Args:
         shape: The weight's.
@@ -69,22 +79,27 @@ def choose_random(shape: Sequence[int], k: int, granularity: str = "entry", *, s
         granularity: As in ``choose``; single entries are those of ``random_support``.
         seed: Of the run.
         name: The target: weights of equal shape get different supports.
+        taken: As in ``choose``.
 
     Raises:
-        AdapterError: If the granularity is unknown.
+        AdapterError: As ``choose`` does.
     """
     rows, columns = matrix_shape(shape)
     if granularity == "entry":
+        if taken is not None:
+            return random_free_support(rows * columns, k, seed, name, taken)
         return random_support(rows * columns, k, seed, name)
     if granularity == "output":
-        return _per_row(random_scores(rows * columns, seed, name).view(rows, columns), k)
+        return _per_row(random_scores(rows * columns, seed, name).view(rows, columns), k, taken)
     if granularity == "struct":
+        _check_whole(name, taken)
         sides = [rows, columns, min(rows, columns)]
         down, across, diagonal = random_scores(sum(sides), seed, name).split(sides)
         return _structured(down, across, diagonal, k)
     height, width = unit_shape(granularity, shape)
     counts = _tile_sizes((rows, columns), height, width)
     order = random_scores(counts.numel(), seed, name).sort(descending=True, stable=True).indices
+    order = _untouched(order, (rows, columns), height, width, taken)
     return _laid_out(_fitting(order, counts.flatten(), k), (rows, columns), height, width)
 
 
@@ -130,6 +145,28 @@ def _tile_sums(matrix: Tensor, height: int, width: int) -> Tensor:
     return padded.view(len(padded) // height, height, padded.shape[1] // width, width).sum((1, 3))
 
 
+def _mask(shape: Sequence[int], taken: Tensor, device: torch.device) -> Tensor:
+    """True at the positions taken: a matrix of the weight's shape."""
+    mask = torch.zeros(shape[0] * shape[1], dtype=torch.bool, device=device)
+    return mask.index_fill_(0, taken.to(device, torch.int64), True).view(shape[0], shape[1])
+
+
+def _untouched(order: Tensor, shape: Sequence[int], height: int, width: int, taken: Tensor | None) -> Tensor:
+    """Those units of an order in which no position is taken."""
+    if taken is None or not len(taken):
+        return order
+    touched = _tile_sums(_mask(shape, taken, order.device), height, width).flatten() > 0
+    return order[~touched[order]]
+
+
+def _check_whole(name: str, taken: Tensor | None) -> None:
+    if taken is not None and len(taken):
+        raise AdapterError(
+            f"{name}: granularity 'struct' crosses every row and column, so that nothing is free of the entries taken; "
+            "choose another granularity"
+        )
+
+
 def _fitting(order: Tensor, counts: Tensor, k: int) -> Tensor:
     """Units in the given order, each if it fits into what is left: ``(units,)`` bool."""
     chosen, left = torch.zeros(len(counts), dtype=torch.bool, device=order.device), k
@@ -151,14 +188,22 @@ def _laid_out(chosen: Tensor, shape: Sequence[int], height: int, width: int) -> 
     return torch.nonzero(inside.flatten()).flatten().to("cpu", torch.int32)
 
 
-def _per_row(matrix: Tensor, k: int) -> Tensor:
-    """The same number of the largest in every row; one more where the next is largest, ties to the upper row."""
+def _per_row(matrix: Tensor, k: int, taken: Tensor | None = None) -> Tensor:
+    """The same number of the largest in every row; one more where the next is largest, ties to the upper row.
+
+    A row that has fewer free entries gives what it has.
+    """
+    closed = None if taken is None else _mask(matrix.shape, taken, matrix.device)
+    if closed is not None:
+        matrix = matrix.masked_fill(closed, -torch.inf)
     each, more = divmod(min(k, matrix.numel()), max(1, len(matrix)))
     best, order = matrix.sort(dim=1, descending=True, stable=True)
     chosen = torch.zeros_like(matrix, dtype=torch.bool).scatter_(1, order[:, :each], True)
     if more:
         lucky = top_support(best[:, each], more).to(matrix.device, torch.int64)
         chosen[lucky, order[lucky, each]] = True
+    if closed is not None:
+        chosen &= ~closed
     return torch.nonzero(chosen.flatten()).flatten().to("cpu", torch.int32)
 
 

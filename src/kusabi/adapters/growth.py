@@ -6,6 +6,7 @@ of it are read. The *key* of a position is its flat position plus the sizes of a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -54,10 +55,15 @@ class _Candidates:
 
 
 class Growth:
-    """Running sums of the gradients of every target's candidates, over the updates of one window."""
+    """Running sums of the gradients of every target's candidates, over the updates of one window.
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
+    Args:
+        names: Of all targets.
+        closed: Target -> positions that never become candidates.
+    """
+
+    def __init__(self, names: Sequence[str], closed: Mapping[str, Tensor] = MappingProxyType({})) -> None:
+        self.names, self.closed = tuple(names), closed
         self._found: dict[str, _Candidates] = {}
 
     def watch(self, name: str, dense: Tensor, count: int) -> None:
@@ -68,10 +74,18 @@ class Growth:
         """
         flat = dense.reshape(-1)
         if name not in self._found:
-            at = top_support(flat.abs(), count, name=name).to(flat.device, torch.int64)
+            at = self._largest(name, flat.abs(), count)
             zeros = torch.zeros(3, len(at), dtype=torch.float32, device=flat.device)
             self._found[name] = _Candidates(at, zeros[0], zeros[1], zeros[2])
         self._found[name].running += flat[self._found[name].at]
+
+    def _largest(self, name: str, scores: Tensor, count: int) -> Tensor:
+        closed = self.closed.get(name)
+        if closed is None:
+            return top_support(scores, count, name=name).to(scores.device, torch.int64)
+        closed = closed.to(scores.device, torch.int64)
+        at = top_support(scores.index_fill(0, closed, -1.0), count, name=name).to(scores.device, torch.int64)
+        return at[~torch.isin(at, closed)]
 
     def count(self) -> None:
         """An update is over: what its backwards added up to is one sample."""

@@ -1,11 +1,11 @@
-"""How adapters get into each other's way: measured before they are composed, and avoided by training on free entries.
+"""How adapters get into each other's way, measured before they are composed.
 
-The card counts what two supports share and how their values disagree there. Supports drawn from what others left free
-(the shared-budget mode) share nothing, so that composing them changes no value of either.
+The card counts what two supports share and how their values disagree there. A low-rank part is added to every position
+of its weights: it shares all that the other one has there.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import combinations
 from typing import Any
@@ -14,19 +14,20 @@ import torch
 from torch import Tensor
 
 from kusabi.adapters.compose import check_composable, joint_names
-from kusabi.adapters.sparse_delta import SparseDelta
-from kusabi.adapters.support import random_support, top_support
+from kusabi.adapters.part import WeightDelta
 from kusabi.errors import AdapterError
+
+Parts = WeightDelta | Sequence[WeightDelta]
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What two deltas do on the same weights; ``a + b`` is what they do on both sets of weights together.
+    """What two adapters do to the same weights; ``a + b`` is what they do to both sets of weights together.
 
     Attributes:
-        first: Entries that the first one trains.
-        second: Entries that the second one trains.
-        shared: Entries that both train.
+        first: Entries that the first one is added to.
+        second: Entries that the second one is added to.
+        shared: Entries that both are added to.
         expected: Entries that two random supports of these sizes would share on average.
         conflicts: Shared entries whose values have opposite signs.
         dot: Sum over the shared entries of the product of the values.
@@ -125,7 +126,7 @@ class Interference:
         return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def interference(deltas: Sequence[SparseDelta], labels: Sequence[str], sizes: Mapping[str, int]) -> Interference:
+def interference(adapters: Sequence[Parts], labels: Sequence[str], sizes: Mapping[str, int]) -> Interference:
     """How much every two of some adapters overlap and disagree, before they are composed.
 
     Supports are searched, never compared each entry with each, so memory grows with the entries and not with their
@@ -134,25 +135,28 @@ def interference(deltas: Sequence[SparseDelta], labels: Sequence[str], sizes: Ma
     no two touched the same entry.
 
     Args:
-        deltas: Two or more.
+        adapters: Two or more, each a part that is added to weights, or several that are added together.
         labels: One for each, all different.
         sizes: Entries of each targeted weight.
 
     Raises:
-        AdapterError: For fewer than two deltas, labels that do not tell them apart, values that are not finite, or
-            deltas that do not fit ``sizes``, listing all of them.
+        AdapterError: For fewer than two adapters, labels that do not tell them apart, values that are not finite, or
+            adapters that do not fit ``sizes``, listing all of them.
     """
-    if len(deltas) < 2:
+    if len(adapters) < 2:
         raise AdapterError("interference is between adapters; give two or more")
-    if len(labels) != len(deltas) or len(set(labels)) != len(labels):
-        raise AdapterError(f"{len(deltas)} adapters need as many labels, all different; these are {', '.join(labels)}")
-    check_composable(deltas, sizes)
-    pairs = []
-    for (first, a), (second, b) in combinations(zip(labels, deltas, strict=True), 2):
-        names = joint_names([a, b])
-        pairs.append(
-            Pair((first, second), {name: _overlap(_part(a, name), _part(b, name), sizes[name]) for name in names})
+    if len(labels) != len(adapters) or len(set(labels)) != len(labels):
+        raise AdapterError(
+            f"{len(adapters)} adapters need as many labels, all different; these are {', '.join(labels)}"
         )
+    sources = [[adapter] if isinstance(adapter, WeightDelta) else list(adapter) for adapter in adapters]
+    check_composable(sources, sizes)
+    pairs = []
+    for (first, a), (second, b) in combinations(zip(labels, sources, strict=True), 2):
+        targets = {}
+        for name in joint_names([*a, *b]):
+            targets[name] = _overlap(_added(a, name, sizes[name]), _added(b, name, sizes[name]), sizes[name])
+        pairs.append(Pair((first, second), targets))
     return Interference(tuple(pairs))
 
 
@@ -163,56 +167,16 @@ def layer_of(name: str) -> str:
     return ".".join(parts[: numbers[0] + 1] if numbers else parts[:-1]) or name
 
 
-def taken_positions(existing: Iterable[SparseDelta], name: str) -> Tensor:
-    """Positions of one weight that some delta trains: ``(t,)`` int32, rising, on the CPU."""
-    parts = [delta.indices[delta.slices[name]].cpu() for delta in existing if name in delta.slices]
-    return torch.cat([torch.empty(0, dtype=torch.int32), *parts]).unique()
-
-
-def random_free_support(size: int, k: int, seed: int, name: str, taken: Tensor) -> Tensor:
-    """``k`` uniformly drawn positions beside those taken: ``(k,)`` int32, rising.
-
-    A function of (seed, name, taken) alone; with nothing taken it is ``random_support``.
-
-    Args:
-        size: Entries of the weight.
-        k: How many to draw.
-        seed: Of the draw.
-        name: Of the weight: weights of equal size get different supports.
-        taken: ``(t,)`` positions within the weight, as ``taken_positions`` gives them.
-
-    Raises:
-        AdapterError: If fewer than ``k`` are free, or positions taken lie outside the weight.
-    """
-    taken = taken.to("cpu", torch.int64).unique()
-    free = _free_count(size, k, name, taken)
-    return _positions(random_support(free, k, seed, name), taken)
-
-
-def top_free_support(scores: Tensor, k: int, name: str, taken: Tensor) -> Tensor:
-    """The ``k`` largest scores beside the positions taken, ties to the lower index: ``(k,)`` int32, rising.
-
-    With nothing taken it is ``top_support``.
-
-    Args:
-        scores: One for each entry of the weight, any shape.
-        k: How many to choose.
-        name: Of the weight, for the message.
-        taken: ``(t,)`` positions within the weight, as ``taken_positions`` gives them.
-
-    Raises:
-        AdapterError: If fewer than ``k`` are free, positions taken lie outside the weight, or a score is no number.
-    """
-    taken, flat = taken.to("cpu", torch.int64).unique(), scores.detach().flatten().cpu()
-    _free_count(len(flat), k, name, taken)
-    left = torch.ones(len(flat), dtype=torch.bool).index_fill_(0, taken, False)
-    return _positions(top_support(flat[left], k, name=name), taken)
-
-
-def _part(delta: SparseDelta, name: str) -> tuple[Tensor, Tensor]:
-    """Indices ``(k,)`` and values ``(k,)`` float64 of one target on the CPU, none where it is not trained."""
-    part = delta.slices.get(name, slice(0, 0))
-    return delta.indices[part].cpu(), delta.values.detach()[part].cpu().to(torch.float64)
+def _added(parts: Sequence[WeightDelta], name: str, size: int) -> tuple[Tensor, Tensor]:
+    """Indices ``(k,)`` and amounts ``(k,)`` float64 of one weight on the CPU, none where nothing is added."""
+    found = [part.added(name) for part in parts if name in part.weights]
+    at = [torch.arange(size) if where is None else where.detach().cpu().to(torch.int64) for where, _ in found]
+    amounts = [amount.detach().flatten().cpu().to(torch.float64) for _, amount in found]
+    if len(found) == 1:
+        return at[0], amounts[0]
+    union, rows = torch.cat([torch.empty(0, dtype=torch.int64), *at]).unique(return_inverse=True)
+    total = torch.zeros(len(union), dtype=torch.float64)
+    return union, total.index_add_(0, rows, torch.cat([torch.empty(0, dtype=torch.float64), *amounts]))
 
 
 def _overlap(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], size: int) -> Overlap:
@@ -234,19 +198,3 @@ def _row(label: str, overlap: Overlap) -> list[str]:
     cosine = "-" if overlap.cosine is None else f"{overlap.cosine:.3f}"
     shared, opposed = f"{overlap.shared:,}", f"{overlap.conflicts:,}"
     return [label, shared, f"{overlap.share:.1%}", f"{overlap.expected:,.1f}", opposed, cosine]
-
-
-def _free_count(size: int, k: int, name: str, taken: Tensor) -> int:
-    if len(taken) and not 0 <= int(taken[0]) <= int(taken[-1]) < size:
-        raise AdapterError(f"{name}: positions taken lie outside its {size} entries; is this another model?")
-    if not 0 <= k <= size - len(taken):
-        raise AdapterError(
-            f"{name}: {k} entries are asked for, {size - len(taken)} of {size} are free; lower the budget"
-        )
-    return size - len(taken)
-
-
-def _positions(ranks: Tensor, taken: Tensor) -> Tensor:
-    """Positions of the entries with these ranks among the free ones."""
-    free_before = taken - torch.arange(len(taken))  # how many free entries lie below each one taken
-    return (ranks + torch.searchsorted(free_before, ranks.to(torch.int64), right=True)).to(torch.int32)

@@ -9,11 +9,13 @@ Requirements this file exists for:
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from kusabi.adapters.free_support import free_positions
 from kusabi.adapters.growth import Entering, Growth, blank, joined
 from kusabi.adapters.merged_training import WorkingCopy
 from kusabi.adapters.moves import Move, Moves
@@ -43,12 +45,18 @@ class MovingSupport:
         moves: When and how.
         steps: Updates in all, where the replaced share reaches zero.
         seed: Of every random draw.
+        closed: Target -> positions that never enter, rising, such as those of other adapters.
     """
 
-    def __init__(self, delta: SparseDelta, moments: Moments, moves: Moves, *, steps: int, seed: int) -> None:
+    def __init__(
+        self, delta: SparseDelta, moments: Moments, moves: Moves, *, steps: int, seed: int,
+        closed: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self.delta, self.moments, self.moves = delta, moments, moves
         self.steps, self.seed, self.step = steps, seed, 0
-        self._growth = Growth(delta.names)
+        device = delta.indices.device
+        self._closed = {name: at.to(device, torch.int64) for name, at in closed.items()}
+        self._growth = Growth(delta.names, self._closed)
         self._budget = delta.counts
         self._drawn = torch.ones(len(delta) if moves.union else 0, dtype=torch.bool, device=delta.indices.device)
 
@@ -132,7 +140,9 @@ class MovingSupport:
             grown = self._growth.best(firsts, keys[strong], count - random, self.moves, self.moments.betas)
             back = torch.isin(keys[weak], grown.keys)  # weak, but wanted by their gradients: they stay as they are
             grown = grown.rows(~torch.isin(grown.keys, keys[weak]))
-            drawn = self._random(group, sizes, starts, torch.cat([keys[own], grown.keys]).sort().values, random)
+            shut = [self._closed[name] + start for name, start in firsts.items() if name in self._closed]
+            full = torch.cat([keys[own], grown.keys, *shut]).sort().values
+            drawn = self._random(group, sizes, starts, full, random)
             staying[weak[~back][: len(grown) + len(drawn)]] = False
             entering += [grown, drawn]
         return self._lay(keys, staying, joined(entering, keys.device), starts)
@@ -144,9 +154,7 @@ class MovingSupport:
         drawn = []
         for i, left, share in zip(group, free, allocate(count, free), strict=True):
             full = taken[bounds[i] : bounds[i + 1]] - starts[i]
-            ranks = self._draws(i, left, share).to(taken.device)
-            skipped = torch.searchsorted(full - torch.arange(len(full), device=full.device), ranks, right=True)
-            drawn.append(ranks + skipped + starts[i])
+            drawn.append(free_positions(full, self._draws(i, left, share)) + starts[i])
         return blank(torch.cat(drawn))
 
     def _draws(self, target: int, size: int, count: int) -> Tensor:
@@ -156,8 +164,12 @@ class MovingSupport:
     def _draw(self, sizes: Sequence[int], starts: Sequence[int]) -> Move | None:
         """SO's next random positions; those that are no entries yet become entries for good."""
         keys = self._keys(starts)
-        parts = [self._draws(i, size, self._budget[i]) + starts[i] for i, size in enumerate(sizes)]
-        drawn = torch.cat(parts).to(keys.device)
+        none = torch.empty(0, dtype=torch.int64, device=keys.device)
+        parts = []
+        for i, (name, size) in enumerate(zip(self.delta.names, sizes, strict=True)):
+            shut = self._closed.get(name, none)
+            parts.append(free_positions(shut, self._draws(i, size - len(shut), self._budget[i])) + starts[i])
+        drawn = torch.cat(parts)
         entering = blank(drawn[~torch.isin(drawn, keys)], self.step)
         move = self._lay(keys, torch.ones_like(keys, dtype=torch.bool), entering, starts)
         self._drawn = torch.isin(self._keys(starts), drawn)

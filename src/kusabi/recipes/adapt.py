@@ -58,7 +58,7 @@ def adapt(
         return read_evaluation(out)
     began = time.perf_counter()
     question = pose(source, spec, device=device, threads=threads, watch=watch)
-    start_run(out, spec, environment() | {"command": command, "data_digest": question.dataset.digest})
+    start_run(out, spec, environment() | {"command": command, **question.given()})
     before = module_digest(question.backbone.module)
     scores = [
         judged(question, fitted, judge_one(question, fold.query, [fitted.adapter], watch), fold.query)
@@ -78,7 +78,7 @@ def fit_one(question: Question, spec: AdaptSpec, support: Sequence[Example], wat
     """Train on a support set."""
     return fit_support(
         question.backbone, question.dataset, support, question.prompts, question.plan, spec,
-        precision=question.precision, watch=watch, run=run,
+        precision=question.precision, watch=watch, run=run, beside=question.beside,
     )  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def _run_all(
         def named(stage: str, done: int, total: int, seed: int = spec.seed, **facts: Any) -> None:
             watch(f"seed {seed}: {stage}", done, total, **facts)
 
-        start_run(run, spec, environment() | {"command": command, "data_digest": question.dataset.digest})
+        start_run(run, spec, environment() | {"command": command, **question.given()})
         fitted.append(fit_one(question, spec, question.split.support, named, run))
     began = time.perf_counter()
     split = first.split

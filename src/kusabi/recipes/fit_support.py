@@ -17,6 +17,7 @@ from kusabi.adapters.targets import Plan
 from kusabi.backbones.backbone import Backbone
 from kusabi.data.dataset import Dataset, Example
 from kusabi.files import write_bytes
+from kusabi.recipes.beside import ALONE, Beside
 from kusabi.recipes.run_folder import ADAPTER, append_record, load_checkpoint, save_checkpoint, trim_metrics
 from kusabi.recipes.watch import Watch, stage
 from kusabi.spec import AdaptSpec
@@ -42,7 +43,7 @@ class Fitted:
 
 def fit_support(
     backbone: Backbone, dataset: Dataset, support: Sequence[Example], prompts: Prompts, plan: Plan, spec: AdaptSpec,
-    *, precision: str, watch: Watch, run: Path | None,
+    *, precision: str, watch: Watch, run: Path | None, beside: Beside = ALONE,
 ) -> Fitted:  # fmt: skip
     """Train one adapter; with a run folder, go on from its checkpoint and write ``adapter/`` in the end."""
     started = time.perf_counter()
@@ -52,12 +53,12 @@ def fit_support(
     )  # fmt: skip
     with torch.no_grad():
         text = class_texts(backbone, prompts)
-    setting = Setting(backbone, prompts, text, plan, spec, precision, spec.data.shots)
+    setting = Setting(backbone, prompts, text, plan, spec, precision, spec.data.shots, beside.taken)
     learned = _learned(setting, views, watch, run)
     scales = choose_scales(setting, views, stage(watch, "scales"))
     rescale(setting, views, learned, scales.alpha, scales.head_alpha)
     stored = dict(learned.prototypes.named_parameters()) if learned.head is not None else {}
-    about = card(backbone, dataset, support, prompts, plan, spec, learned, scales)
+    about = card(backbone, dataset, support, prompts, plan, spec, learned, scales, beside)
     adapter = Adapter(learned.parts, stored, about)
     if run:
         save_adapter(run / ADAPTER, adapter)
@@ -85,11 +86,12 @@ def _learned(setting: Setting, views: Views, watch: Watch, run: Path | None) -> 
 
 def card(
     backbone: Backbone, dataset: Dataset, support: Sequence[Example], prompts: Prompts, plan: Plan, spec: AdaptSpec,
-    learned: Learned, scales: Scales,
+    learned: Learned, scales: Scales, beside: Beside = ALONE,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything about an adapter but its tensors, as plain data. No paths of this machine."""
     asked = spec.model_dump(mode="json")
     asked["backbone"]["backbone"] = backbone.source
+    asked["adapter"]["beside"] = list(beside.digests)
     described, head = backbone.card(), learned.head
     return {
         "kind": spec.adapter.kind,
@@ -106,6 +108,7 @@ def card(
         "targets": outline(backbone.module, backbone.blocks, learned.parts).to_json()["targets"],
         "data": {"name": dataset.name, "digest": dataset.digest, "support_pictures": len(support)},
         "spec": asked,
+        **({"beside": list(beside.digests)} if beside.digests else {}),
         "versions": {name: version(name) for name in ("kusabi", "torch", "transformers")},
     }
 

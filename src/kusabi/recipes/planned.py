@@ -5,6 +5,7 @@ from typing import Any
 from kusabi.adapters.outline import outline
 from kusabi.adapters.targets import plan
 from kusabi.data.source import read_dataset
+from kusabi.recipes.beside import adapters_beside
 from kusabi.recipes.question import open_backbone, use_device
 from kusabi.spec import AdaptSpec
 from kusabi.training.birth import Birth, fresh_parts
@@ -23,7 +24,8 @@ def planned(source: str, spec: AdaptSpec, *, device: str = "cpu") -> dict[str, A
     )  # fmt: skip
     backbone = open_backbone(spec, device)
     weights = plan(backbone.module, backbone.blocks, spec.adapter)
-    parts = fresh_parts(Birth(backbone, weights, spec, None))
+    beside = adapters_beside(spec.adapter.beside, backbone)
+    parts = fresh_parts(Birth(backbone, weights, spec, None, beside.taken))
     found = outline(backbone.module, backbone.blocks, parts).to_json()
     width = int(backbone.embed_texts(["a"]).shape[1])
     head = len(dataset.classes) * (width + 1) + 1 if spec.adapter.head == "prototypes" else 0

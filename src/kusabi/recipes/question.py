@@ -1,6 +1,7 @@
 """What every recipe begins with: the pictures, the model, the split, the targets."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from kusabi.data.prompts import class_prompts
 from kusabi.data.source import read_dataset
 from kusabi.data.split import Folds, Split, few_shot_split
 from kusabi.errors import SpecError
+from kusabi.recipes.beside import ALONE, Beside, adapters_beside
 from kusabi.recipes.fit_support import Prompts
 from kusabi.recipes.watch import Watch, stage
 from kusabi.spec import AdaptSpec
@@ -30,6 +32,12 @@ class Question:
     backbone: Backbone
     plan: Plan
     precision: str
+    beside: Beside = ALONE
+
+    def given(self) -> dict[str, Any]:
+        """What the answer depends on beside the spec, by digest: a run that is gone on with must find the same."""
+        others = {"beside": list(self.beside.digests)} if self.beside.digests else {}
+        return {"data_digest": self.dataset.digest, **others}
 
 
 def pose(source: str, spec: AdaptSpec, *, device: str, threads: int | None, watch: Watch) -> Question:
@@ -49,7 +57,9 @@ def pose(source: str, spec: AdaptSpec, *, device: str, threads: int | None, watc
     backbone = open_backbone(spec, device)
     weights = plan(backbone.module, backbone.blocks, spec.adapter)
     moves_of(spec.moves)
-    fresh_parts(Birth(backbone, weights, spec, None))  # what cannot be made is refused before anything is written
+    beside = adapters_beside(spec.adapter.beside, backbone)
+    # What cannot be made is refused before anything is written.
+    fresh_parts(Birth(backbone, weights, spec, None, beside.taken))
     return Question(
         dataset,
         split,
@@ -58,6 +68,7 @@ def pose(source: str, spec: AdaptSpec, *, device: str, threads: int | None, watc
         weights,
         # Beside half-precision neighbours the fp32 copies of trained weights need autocast to fit.
         resolve(spec.training.precision, device) if spec.backbone.dtype == "float32" else spec.backbone.dtype,
+        beside,
     )
 
 

@@ -48,16 +48,32 @@ def check_run(folder: Path, spec: AdaptSpec, resume: bool) -> bool:
     return False
 
 
+def adapter_folder(run: Path) -> Path:
+    """The adapter folder of a run, or the folder itself.
+
+    Raises:
+        RunError: If there is no such folder, or the run has no adapter yet.
+    """
+    if not run.is_dir():
+        raise RunError(f"{run}: no such folder; give a run folder, or the adapter folder in it")
+    folder = run / ADAPTER if (run / ADAPTER).is_dir() else run
+    if folder is run and (run / SPEC).exists():
+        raise RunError(f"{run}: an unfinished run without adapter; go on with it by 'kusabi adapt --resume'")
+    return folder
+
+
 def start_run(folder: Path, spec: AdaptSpec, surroundings: Mapping[str, Any]) -> None:
     """Write what was asked, on what machine and of which pictures; a run that is taken up must ask the same.
 
     Raises:
-        RunError: If the pictures are not those that the run began with.
+        RunError: If the pictures, or the adapters beside, are not those that the run began with.
     """
     path = folder / ENVIRONMENT
     began = json.loads(path.read_text(encoding="utf-8")) if path.exists() else surroundings
     if began["data_digest"] != surroundings["data_digest"]:
         raise RunError(f"{folder}: the pictures have changed since this run began; choose another --out")
+    if began.get("beside", []) != surroundings.get("beside", []):
+        raise RunError(f"{folder}: the adapters beside have changed since this run began; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / SPEC, write_toml(spec).encode())
     write_json(path, surroundings)

@@ -17,12 +17,12 @@ from kusabi.backbones.preprocessing import pixels
 from kusabi.data.dataset import Dataset
 from kusabi.data.picture import open_picture
 from kusabi.data.source import read_dataset
-from kusabi.errors import DataError, KusabiError, RunError
+from kusabi.errors import DataError, KusabiError
 from kusabi.evaluation.stored import SPEC
 from kusabi.recipes.evaluation_record import Scores, compared
 from kusabi.recipes.judge import classifier, judge
 from kusabi.recipes.question import use_device
-from kusabi.recipes.run_folder import ADAPTER
+from kusabi.recipes.run_folder import adapter_folder
 from kusabi.recipes.watch import Watch, silent, stage
 from kusabi.spec_file import read_spec
 from kusabi.training.views import BLOCK
@@ -51,11 +51,7 @@ def open_adapter(
     Raises:
         RunError, CheckpointError, BackboneError, AdapterError: By name.
     """
-    if not run.is_dir():
-        raise RunError(f"{run}: no such folder; give a run folder, or the adapter folder in it")
-    folder = run / ADAPTER if (run / ADAPTER).is_dir() else run
-    if folder is run and (run / SPEC).exists():
-        raise RunError(f"{run}: an unfinished run without adapter; go on with it by 'kusabi adapt --resume'")
+    folder = adapter_folder(run)
     adapter = load_adapter(folder)
     made = adapter.card["backbone"]
     asked = adapter.card["spec"]["backbone"]
@@ -85,7 +81,7 @@ def evaluate_stored(
         source, label_column=label_column, skip_unreadable=skip_unreadable, progress=stage(watch, "pictures read")
     )
     card = stored.adapter.card
-    _check_classes(dataset, card["classes"])
+    check_classes(dataset, card["classes"])
     query = dataset.test or dataset.train
     answers = judge(stored.backbone, dataset, query, card["prompts"], [stored.adapter], watch)
     scores = Scores(
@@ -102,7 +98,12 @@ def evaluate_stored(
     }  # fmt: skip
 
 
-def _check_classes(dataset: Dataset, classes: Sequence[str]) -> None:
+def check_classes(dataset: Dataset, classes: Sequence[str]) -> None:
+    """Refuse pictures of classes that an adapter does not know.
+
+    Raises:
+        DataError: Naming these classes.
+    """
     foreign = [name for name in dataset.classes if name not in classes]
     if foreign:
         raise DataError(

@@ -68,6 +68,37 @@ def predictions(found: Sequence[Mapping[str, Any]]) -> None:
         console.print(f"{answer['file']}: " + ", ".join(f"{name} {p:.1%}" for name, p in best))
 
 
+def interference(found: Mapping[str, Any]) -> None:
+    """What adapters would do to each other, before they are composed."""
+    table = Table("adapter", "", "weight", "kind", "entries", "classes", box=None)
+    for one in found["sources"]:
+        entries, classes = f"{one['entries']:,}", str(one["classes"])
+        table.add_row(one["run"], one["label"], f"{one['weight']:g}", one["kind"], entries, classes)
+    console = _console()
+    console.print(table)
+    if found["table"]:
+        console.print(found["table"])
+
+
+def composed(found: Mapping[str, Any]) -> None:
+    """What came out of a composition, and what it cost where that was measured."""
+    console = _console()
+    for one in found.get("measured", ()):
+        low, high = one["difference"]["interval"]
+        among = one.get("composed_among_own")
+        own = f" ({among['accuracy']:.1%} among its own classes)" if among else ""
+        console.print(
+            f"{one['adapter']} on {one['data']}: alone {one['alone']['accuracy']:.1%}, composed "
+            f"{one['composed']['accuracy']:.1%}{own}: {100 * one['difference']['value']:+.1f} points "
+            f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}, n = {one['difference']['n']})"
+        )
+        if one["learned_from"]:
+            console.print(f"note: the adapter has learned from pictures of {one['data']}; others would say more")
+    made = found["composed"]
+    about = f"{made['how']}, {made['kind']}, {made['entries']:,} entries, {len(made['classes'])} classes"
+    console.print(f"adapter: {made['out']} ({about})" if "out" in made else f"nothing written ({about})")
+
+
 def _accuracies(evaluation: Mapping[str, Any]) -> Table:
     table = Table("", "accuracy", "95 % interval", "balanced", "n", box=None)
     for way, name in NAMES.items():

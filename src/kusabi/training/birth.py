@@ -1,7 +1,7 @@
 """Fresh parts of the kind that a spec asks for: nothing is changed by them yet."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from kusabi.errors import AdapterError
 from kusabi.spec import AdaptSpec, LowRankSpec
 from kusabi.training.cross_fit import CrossFit
 from kusabi.training.forward import logits_of
-from kusabi.training.support_choice import SupportChoice, choose_support
+from kusabi.training.support_choice import SupportChoice, choose_support, random_supports
 from kusabi.training.views import BLOCK, Views
 
 
@@ -43,12 +43,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Birth:
-    """What fresh parts are made from; ``plan`` says the weights, and by them the budget of every kind."""
+    """What fresh parts are made from; ``plan`` says the weights, and by them the budget of every kind.
+
+    ``taken`` are positions of weights that a sparse delta leaves to other adapters.
+    """
 
     backbone: Backbone
     plan: Plan
     spec: AdaptSpec
     sample: Sample | None
+    taken: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def fresh_parts(birth: Birth, *, empty: bool = False) -> tuple[AdapterPart, ...]:
@@ -79,16 +83,24 @@ def _sparse_delta(birth: Birth, plan: Plan, empty: bool) -> SparseDelta:
     if empty:
         return SparseDelta({target.tensor: torch.empty(0, dtype=torch.int32) for target in plan.targets})
     if (sample := birth.sample) is None:
-        return SparseDelta(
-            {t.tensor: random_support(t.size, t.entries, birth.spec.seed, t.tensor) for t in plan.targets}
-        )
+        return SparseDelta(_anywhere(birth, plan))
     rule = adapter.support_rule
     assert rule != "change" and rule != "warm_up", "that support comes of a training"
-    choice = SupportChoice(rule, adapter.granularity, adapter.allocation)
+    choice = SupportChoice(rule, adapter.granularity, adapter.allocation, birth.taken)
     chosen = choose_support(
         birth.backbone, sample.views, sample.classifier, sample.prompts, plan, choice, birth.spec.seed, sample.precision
     )
     return SparseDelta(chosen)
+
+
+def _anywhere(birth: Birth, plan: Plan) -> dict[str, Tensor]:
+    """As many entries as will be chosen, at random."""
+    if not birth.taken:
+        return {t.tensor: random_support(t.size, t.entries, birth.spec.seed, t.tensor) for t in plan.targets}
+    weights = dict(birth.backbone.module.named_parameters())
+    # Rows of random scores are no less free than those of any other rule.
+    choice = SupportChoice("random", birth.spec.adapter.granularity, taken=birth.taken)
+    return random_supports({t.tensor: weights[t.tensor].shape for t in plan.targets}, plan, choice, birth.spec.seed)
 
 
 def _shapes(birth: Birth) -> dict[str, Sequence[int]]:

@@ -57,6 +57,7 @@ class FitState:
         steps: Updates in all, where moves end.
         seed: Of the moves.
         averaged: Decay of the average of values and classifier that takes their place in the end; 0 for none.
+        closed: Weight -> positions that moves never enter.
     """
 
     parts: tuple[AdapterPart, ...]
@@ -66,6 +67,7 @@ class FitState:
     steps: int = 0
     seed: int = 0
     averaged: float = 0.0
+    closed: Mapping[str, Tensor] = field(default_factory=dict)
     step: int = 0
     stopped: bool = False
     optimizers: dict[str, FlatAdamW] = field(init=False)
@@ -80,7 +82,9 @@ class FitState:
         first = self.parts[0]
         if isinstance(first, SparseDelta):
             moments = self.optimizers["part.0"]
-            self.support = MovingSupport(first, moments, self.moves, steps=self.steps, seed=self.seed)
+            self.support = MovingSupport(
+                first, moments, self.moves, steps=self.steps, seed=self.seed, closed=self.closed
+            )
         if self.train_head:
             self.optimizers |= {f"head.{name}": FlatAdamW(p) for name, p in self.prototypes.named_parameters()}
         self.average = RunningMean(self.learned(), self.averaged)

@@ -1,13 +1,14 @@
 """One training from start to end: classifier, support, updates."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kusabi.adapters.attach import attached
+from kusabi.adapters.free_support import free_positions
 from kusabi.adapters.moves import Moves
 from kusabi.adapters.moving_support import most_changed
 from kusabi.adapters.part import AdapterPart
@@ -29,7 +30,11 @@ Each = Callable[[FitState, Record], None]
 
 @dataclass(frozen=True)
 class Setting:
-    """What every training of one run shares; ``text`` ``(C, D)`` are the frozen embeddings of the prompts."""
+    """What every training of one run shares.
+
+    ``text`` ``(C, D)`` are the frozen embeddings of the prompts, ``taken`` the positions of weights that other adapters
+    train, which a sparse delta leaves to them.
+    """
 
     backbone: Backbone
     prompts: Sequence[Sequence[str]]
@@ -38,6 +43,7 @@ class Setting:
     spec: AdaptSpec
     precision: str
     shots: int
+    taken: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,7 @@ def learn(
         steps=spec.training.steps,
         seed=spec.seed,
         averaged=spec.safety.average,
+        closed=setting.taken,
     )
     if saved is not None:
         state.restore(saved)
@@ -188,7 +195,7 @@ def _parts(setting: Setting, views: Views, start: Start, saved: bool) -> tuple[A
         return (SparseDelta(_changed(setting, views, start)).to(setting.backbone.device),)
     classifier = start.against or _prototypes(setting, start.head)
     sample = Sample(views, classifier, setting.prompts, setting.precision)
-    birth = Birth(setting.backbone, setting.plan, setting.spec, sample)
+    birth = Birth(setting.backbone, setting.plan, setting.spec, sample, setting.taken)
     if setting.spec.adapter.support_rule == "warm_up" and not saved:
         return _around_a_warm_part(setting, views, birth, start)
     return fresh_parts(birth, empty=saved)
@@ -217,7 +224,12 @@ def _thrown_away(setting: Setting, part: AdapterPart, start: Start) -> FitState:
 
 def _changed(setting: Setting, views: Views, start: Start) -> dict[str, Tensor]:
     """LT-SFT: the entries that a dense training of the same length moves furthest; that training is thrown away."""
-    everywhere = {t.tensor: torch.arange(t.size, dtype=torch.int32) for t in setting.plan.targets}
+    nothing = torch.empty(0, dtype=torch.int64)
+    everywhere = {
+        t.tensor: free_positions(taken, torch.arange(t.size - len(taken))).to(torch.int32)
+        for t in setting.plan.targets
+        for taken in [setting.taken.get(t.tensor, nothing)]
+    }
     dense = SparseDelta(everywhere).to(setting.backbone.device)
     state = _thrown_away(setting, dense, start)
     for _ in _updates(setting, views, state, start.against):

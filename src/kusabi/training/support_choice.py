@@ -1,7 +1,8 @@
 """Which entries a sparse delta starts with: scores from the model or from a backward over the support set."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.support import scores
 from kusabi.adapters.targets import Plan
 from kusabi.backbones.backbone import Backbone
+from kusabi.errors import AdapterError
 from kusabi.training.cross_fit import CrossFit
 from kusabi.training.forward import logits_of
 from kusabi.training.precision import autocast, loss_scale
@@ -22,11 +24,17 @@ from kusabi.training.views import BLOCK, Views
 
 @dataclass(frozen=True)
 class SupportChoice:
-    """By what rule entries are chosen, how they lie together, and how the budget is shared over the targets."""
+    """By what rule entries are chosen, how they lie together, and how the budget is shared over the targets.
+
+    ``taken`` are positions of weights, rising, that are left to other adapters: single entries are chosen beside them,
+    of units only those that hold none. The budget is then shared over what is free; where too few units are, fewer
+    entries are chosen.
+    """
 
     rule: Literal["random", "magnitude", "gradient", "snip"]
     granularity: str = "entry"
     allocation: Allocation = "size"
+    taken: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def choose_support(
@@ -49,28 +57,64 @@ def choose_support(
         precision: Of the forward.
 
     Raises:
-        AdapterError: If gradients are missing or not finite, or the granularity is unknown.
+        AdapterError: If gradients are missing or not finite, the granularity is unknown, or too few entries are free.
     """
     weights = dict(backbone.module.named_parameters())
     gradients: Mapping[str, Tensor] = {}
     if choice.rule in ("gradient", "snip") or choice.allocation == "energy":
         gradients = _gradients(backbone, views, classifier, prompts, plan, precision)
-    shares = _shares(plan, choice, gradients, {t.tensor: weights[t.tensor].shape for t in plan.targets})
+    shapes = {target.tensor: weights[target.tensor].shape for target in plan.targets}
+    if choice.rule == "random":
+        return random_supports(shapes, plan, choice, seed, gradients)
     chosen = {}
-    for name, k in shares.items():
-        weight = weights[name]
-        if choice.rule == "random":
-            chosen[name] = choose_random(weight.shape, k, choice.granularity, seed=seed, name=name)
-        else:
-            ranked = scores(choice.rule, weight, gradients.get(name), name)
-            chosen[name] = choose(ranked, k, choice.granularity, name=name)
+    for name, k in _shares(plan, choice, gradients, shapes).items():
+        ranked = scores(choice.rule, weights[name], gradients.get(name), name)
+        chosen[name] = choose(ranked, k, choice.granularity, name=name, taken=choice.taken.get(name))
+    return _some(chosen, choice)
+
+
+def random_supports(
+    shapes: Mapping[str, Sequence[int]], plan: Plan, choice: SupportChoice, seed: int,
+    gradients: Mapping[str, Tensor] = MappingProxyType({}),
+) -> dict[str, Tensor]:  # fmt: skip
+    """Positions drawn at random, as many as any rule would choose.
+
+    Args:
+        shapes: Weight -> its shape.
+        plan: As in ``choose_support``.
+        choice: How; its rule does not matter.
+        seed: Of the draws.
+        gradients: For the allocation ``energy``.
+
+    Raises:
+        AdapterError: As ``choose_support`` does.
+    """
+    shares, place = _shares(plan, choice, gradients, shapes), choice.granularity
+    return _some(
+        {name: choose_random(shapes[name], k, place, seed=seed, name=name, taken=choice.taken.get(name))
+         for name, k in shares.items()},
+        choice,
+    )  # fmt: skip
+
+
+def _some(chosen: dict[str, Tensor], choice: SupportChoice) -> dict[str, Tensor]:
+    if choice.taken and not any(map(len, chosen.values())):
+        raise AdapterError(
+            f"granularity '{choice.granularity}': no unit that fits the budget is free of the entries of the adapters "
+            "beside; use granularity 'entry', other targets, or a larger budget"
+        )
     return chosen
 
 
 def _shares(
     plan: Plan, choice: SupportChoice, gradients: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, int]:
-    sizes = {target.tensor: target.size for target in plan.targets}
+    sizes = {target.tensor: target.size - len(choice.taken.get(target.tensor, ())) for target in plan.targets}
+    if plan.entries > (free := sum(sizes.values())):
+        raise AdapterError(
+            f"a budget of {plan.entries} entries is more than the {free} of {plan.size} that the adapters beside left "
+            "free; lower the budget, or choose other targets"
+        )
     if choice.allocation == "size":
         shares = dict(zip(sizes, allocate(plan.entries, list(sizes.values())), strict=True))
     else:
