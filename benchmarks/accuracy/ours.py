@@ -1,0 +1,70 @@
+"""Kusabi's own kinds and presets as methods, judged as stored, on the same views and steps as the peers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from benchmarks.cell import Cell
+from benchmarks.peers.answers import Answers, joined, now
+from kusabi.adapters.attach import attached
+from kusabi.adapters.checkpoint import Adapter, pack, rounded
+from kusabi.adapters.presets import spec_fields
+from kusabi.backbones.prefix import finish
+from kusabi.recipes.fit_support import card
+from kusabi.recipes.judge import classifier
+from kusabi.spec import AdaptSpec
+from kusabi.spec_file import build, overlay
+from kusabi.training.learn import learn, rescale
+from kusabi.training.scale_choice import choose_scales
+
+DENSITY = {"adapter": {"density": 0.005}}  # one budget for all: that of the default
+ONE_BUDGET = ("shira-random", "shira-magnitude", "shira-snip", "super-tuning", "saft", "gps", "drop-and-grow")
+AS_PUBLISHED = ("spiel", "so-paper", "so-bounded")
+KINDS = ("lora", "supra", "houlsby", "sparse-adapter", "mosa")
+
+OURS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "kusabi": ("Kusabi (default)", {}),
+    "kusabi-rows": ("Kusabi, rows", {"adapter": {"granularity": "row"}}),
+    "kusabi-text": ("Kusabi, text classifier", {"adapter": {"head": "text"}}),
+    "kusabi-one-classifier": ("Kusabi without cross-fitting", {"safety": {"cross_fit": 0}}),
+    "kusabi-head": ("Kusabi, classifier alone", {"safety": {"alpha": 0.0}}),
+    **{f"kusabi:{name}": (f"Kusabi, {name}", overlay(spec_fields(name), DENSITY)) for name in (*ONE_BUDGET, *KINDS)},
+    **{f"kusabi:{name}": (f"Kusabi, {name}", spec_fields(name)) for name in AS_PUBLISHED},
+}
+
+
+def spec_of(name: str, base: Mapping[str, Any]) -> AdaptSpec:
+    """A method of ours as the spec of a cell."""
+    return build(overlay(base, OURS[name][1]))
+
+
+def run_ours(cell: Cell, spec: AdaptSpec) -> Answers:
+    """Train, store, answer: what ``kusabi adapt`` does, on a cell's shared views."""
+    began = now()
+    setting, question = cell.setting(spec), cell.question
+    learned = learn(setting, cell.views)
+    scales = choose_scales(setting, cell.views)
+    rescale(setting, cell.views, learned, scales.alpha, scales.head_alpha)
+    seconds = now() - began
+    head = dict(learned.prototypes.named_parameters()) if learned.head is not None else {}
+    about = card(
+        question.backbone, question.dataset, question.split.support, question.prompts, setting.plan, spec, learned,
+        scales,
+    )  # fmt: skip
+    whole = Adapter(learned.parts, head, about)
+    stored, adapter = len(pack(whole)[0]), rounded(whole)
+    chances = probabilities(cell, adapter)
+    trained = sum(map(len, adapter.parts)) + sum(tensor.numel() for tensor in adapter.head.values())
+    return Answers(chances, trained, stored, seconds, {"alpha": scales.alpha, "head_alpha": scales.head_alpha})
+
+
+@torch.no_grad()
+def probabilities(cell: Cell, adapter: Adapter) -> Any:
+    """Of the query pictures, ``(m, C)``, by the adapter as stored."""
+    backbone, query = cell.question.backbone, cell.query
+    head = classifier(backbone, adapter)
+    with attached(backbone.module, *adapter.parts):
+        logits = torch.cat([head(finish(backbone, states, query.layer)) for states in query.states.split(50)])
+    own = logits.double().softmax(dim=1).cpu().numpy()
+    return joined(own, own)
