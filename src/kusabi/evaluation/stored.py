@@ -7,6 +7,7 @@ from typing import Any
 from kusabi.errors import RunError
 
 SPEC, EVALUATION, THUMBNAILS = "spec.toml", "evaluation.json", "thumbnails.json"
+CURVE = "curve.json"
 
 
 def read_evaluation(run: Path) -> dict[str, Any]:
@@ -15,12 +16,25 @@ def read_evaluation(run: Path) -> dict[str, Any]:
     Raises:
         RunError: If the folder is no run, or the run is not finished, or the file is damaged.
     """
-    path = run / EVALUATION
+    return _read(run, EVALUATION)
+
+
+def read_curve(folder: Path) -> dict[str, Any]:
+    """The content of ``curve.json``.
+
+    Raises:
+        RunError: As ``read_evaluation``.
+    """
+    return _read(folder, CURVE)
+
+
+def _read(run: Path, name: str) -> dict[str, Any]:
+    path = run / name
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         what = "an unfinished run; go on with it by --resume" if (run / SPEC).exists() else "not a run"
-        raise RunError(f"{run}: {what} (no {EVALUATION})") from None
+        raise RunError(f"{run}: {what} (no {name})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: damaged ({error})") from None
 

@@ -47,11 +47,21 @@ def pose(source: str, spec: AdaptSpec, *, device: str, threads: int | None, watc
         DataError, BackboneError, AdapterError, SpecError: As their rooms say; the pictures are checked first.
     """
     use_device(device, threads)
+    return pose_on(read_pictures(source, spec, watch), spec, device)
+
+
+def read_pictures(source: str, spec: AdaptSpec, watch: Watch) -> Dataset:
+    """The pictures that a spec asks for."""
     data = spec.data
-    dataset = read_dataset(
+    return read_dataset(
         source, label_column=data.label_column, group_column=data.group_column,
         skip_unreadable=data.skip_unreadable, progress=stage(watch, "pictures read"),
     )  # fmt: skip
+
+
+def pose_on(dataset: Dataset, spec: AdaptSpec, device: str) -> Question:
+    """As ``pose``, on pictures that are read already."""
+    data = spec.data
     prompts = class_prompts(dataset.classes, data.templates, data.names)
     split = few_shot_split(dataset, data.shots, spec.seed)
     backbone = open_backbone(spec, device)

@@ -60,6 +60,26 @@ def plan(found: Mapping[str, Any]) -> None:
     )
 
 
+def curve(found: Mapping[str, Any], answers: Any, out: str) -> None:
+    """Accuracy by labels per class, the spread of the draws, and what follows."""
+    shots = [str(number) for number in found["asked"]["shots"]]
+    table = Table("labels per class", *shots, box=None)
+    for method, of in found["methods"].items():
+        table.add_row(NAMES[method], *(f"{point['accuracy']:.1%}" for point in of["points"]))
+    ours = found["methods"]["adapted"]["points"]
+    table.add_row("adapter, 95 % interval", *("{:.1%} to {:.1%}".format(*point["interval"]) for point in ours))
+    table.add_row("adapter, spread of draws", *(f"{100 * point['spread']:.1f} points" for point in ours))
+    console = _console()
+    console.print(table)
+    zero = found["zero_shot"]
+    console.print("zero-shot: {:.1%} ({:.1%} to {:.1%})".format(zero["accuracy"], *zero["interval"]))
+    for sentence in (answers.stop, *answers.others):
+        console.print(sentence)
+    for note in found["task"]["notes"]:
+        console.print(f"note: {note}")
+    console.print(f"page: kusabi report {out}")
+
+
 def predictions(found: Sequence[Mapping[str, Any]]) -> None:
     """One line a picture."""
     console = _console()

@@ -48,11 +48,12 @@ def render(tasks: Sequence[tuple[Mapping[str, Any], Mapping[str, str]]], languag
             )
         assert all(uri.startswith("data:image/") for uri in thumbnails.values()), "a thumbnail is a data:image URI"
     views = [_view(f"task-{place}", *task, words) for place, task in enumerate(tasks, start=1)]
-    return _templates(words).get_template("page.html.jinja").render(tasks=views)
+    return templates(words).get_template("page.html.jinja").render(tasks=views)
 
 
-def _templates(words: Words) -> Environment:
-    templates = Environment(
+def templates(words: Words) -> Environment:
+    """The templates of pages, with the words and filters that they use."""
+    found = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
@@ -60,10 +61,10 @@ def _templates(words: Words) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.globals["words"] = words
-    templates.filters.update({format.__name__: partial(format, words) for format in numbers.FORMATS})
-    templates.filters |= {"signed": numbers.signed, "outcome": outcome, "breakable": _breakable}
-    return templates
+    found.globals["words"] = words
+    found.filters.update({format.__name__: partial(format, words) for format in numbers.FORMATS})
+    found.filters |= {"signed": numbers.signed, "outcome": outcome, "breakable": _breakable}
+    return found
 
 
 def _breakable(path: str) -> Markup:

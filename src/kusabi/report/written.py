@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kusabi.errors import SpecError
+from kusabi.errors import RunError, SpecError
 from kusabi.evaluation.pool import pool, task_key
-from kusabi.evaluation.stored import read_evaluation, read_thumbnails
+from kusabi.evaluation.stored import CURVE, read_curve, read_evaluation, read_thumbnails
 from kusabi.files import write_bytes
+from kusabi.report.curve_page import render_curve
 from kusabi.report.page import render
 from kusabi.report.words import LANGUAGES
 
@@ -16,7 +17,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, language: str = 
     """Write the page of some runs; those that differ in their seed alone are pooled.
 
     Args:
-        runs: Finished run folders.
+        runs: Finished run folders, or the folder of a learning curve.
         out: The page; ``report.html`` in the run, or beside several runs, when absent.
         language: ``en`` or ``ja``.
 
@@ -26,6 +27,8 @@ def write_report(runs: Sequence[Path], out: Path | None = None, language: str = 
     """
     if language not in LANGUAGES:
         raise SpecError(f"--language {language}: not known; choose {' or '.join(LANGUAGES)}")
+    if any((run / CURVE).exists() for run in runs):
+        return _write_curve(runs, out, language)
     groups: dict[str, list[tuple[dict[str, Any], dict[str, str]]]] = {}
     for run in runs:
         evaluation = read_evaluation(run)
@@ -34,8 +37,20 @@ def write_report(runs: Sequence[Path], out: Path | None = None, language: str = 
         (pool([evaluation for evaluation, _ in group]), {k: v for _, small in group for k, v in small.items()})
         for group in groups.values()
     ]
-    name = "report.html" if language == "en" else f"report.{language}.html"
-    page = out or (runs[0] if len(runs) == 1 else runs[0].parent) / name
+    return _written(out or (runs[0] if len(runs) == 1 else runs[0].parent) / _name(language), render(tasks, language))
+
+
+def _write_curve(folders: Sequence[Path], out: Path | None, language: str) -> Path:
+    if len(folders) > 1:
+        raise RunError(f"{len(folders)} folders, a learning curve among them: a curve has a page of its own")
+    return _written(out or folders[0] / _name(language), render_curve(read_curve(folders[0]), language))
+
+
+def _name(language: str) -> str:
+    return "report.html" if language == "en" else f"report.{language}.html"
+
+
+def _written(page: Path, content: str) -> Path:
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(page, render(tasks, language).encode())
+    write_bytes(page, content.encode())
     return page

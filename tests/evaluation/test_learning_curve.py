@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from kusabi.errors import DataError
+from kusabi.evaluation.learning_curve import Measured, learning_curve
+from kusabi.evaluation.resampling import interval, resampled_recalls, stretch
+
+SHOTS = (1, 2, 4, 8, 16)
+
+
+def answers(random, errors, draws=5, pictures=300, spread=0.03):
+    """Pictures have a difficulty that all draws share, draws a luck of their own."""
+    hard = random.normal(size=pictures)
+    luck = (
+        spread * random.normal(size=(len(errors), draws)) * np.sqrt(SHOTS[0] / np.array(SHOTS[: len(errors)]))[:, None]
+    )
+    p = np.clip(np.array(errors)[:, None] + luck, 1e-3, 1 - 1e-3)
+    u = norm.cdf(np.sqrt(0.5) * hard + np.sqrt(0.5) * random.normal(size=(len(errors), draws, pictures)))
+    return u > p[:, :, None]
+
+
+def measured(right, classes=3, shots=SHOTS):
+    truth = np.arange(right.shape[2]) % classes
+    return Measured(right, truth, [f"class {i}" for i in range(classes)], shots, [float(n) for n in shots])
+
+
+FALLING = 0.05 + 0.45 * np.array(SHOTS) ** -0.6
+
+
+def test_a_point_is_what_was_answered():
+    right = answers(np.random.default_rng(0), FALLING)
+    found = learning_curve(measured(right), more=50, worth=0.01)
+    for step, point in enumerate(found["points"]):
+        assert point["accuracy"] == pytest.approx(right[step].mean()) and point["shots"] == SHOTS[step]
+        assert point["accuracies"] == pytest.approx(right[step].mean(axis=1).tolist())
+        assert point["spread"] == pytest.approx(right[step].mean(axis=1).std(ddof=1))
+        assert point["interval"][0] <= point["accuracy"] <= point["interval"][1]
+        recalls = [right[step][:, label::3].mean() for label in range(3)]
+        assert [one["recall"] for one in point["per_class"]] == pytest.approx(recalls)
+
+
+def test_the_interval_of_an_accuracy_covers_it_about_as_often_as_it_says():
+    hits, runs, truth = 0, 120, 0.2
+    for seed in range(runs):
+        right = answers(np.random.default_rng(seed), [truth], pictures=200)
+        _, accuracies = resampled_recalls(right, np.zeros(200, dtype=np.int64), 1, seed=0, resamples=300)
+        low, high = interval(accuracies[:, 0], right.mean())
+        hits += low <= 1 - truth <= high
+    assert 0.88 <= hits / runs <= 1.0
+
+
+def test_few_draws_stretch_the_spread():
+    assert stretch(1) == 0 and stretch(2) > stretch(5) > stretch(100) > 1
+
+
+def test_the_law_expects_a_gain_and_is_checked_on_hidden_points():
+    found = learning_curve(measured(answers(np.random.default_rng(1), FALLING, pictures=900)), more=50, worth=0.01)
+    assert found["law"]["doubts"] == [] and [v["fitted_on"] for v in found["validation"]] == [[1, 2, 4, 8], [1, 2, 4]]
+    assert found["validation"][0]["predictions"][0]["covered"]
+    gains = {gain["more"]: gain for gain in found["gains"]}
+    true = 0.45 * (16**-0.6 - 66**-0.6)
+    assert set(gains) == {16, 50} and gains[50]["interval"][0] <= true <= gains[50]["interval"][1]
+    assert gains[50]["gain"] > gains[16]["gain"] > 0
+
+
+def test_stop_is_said_where_nothing_is_left_and_go_on_where_much_is():
+    random = np.random.default_rng(2)
+    assert learning_curve(measured(np.ones((5, 3, 90), dtype=bool)), more=5, worth=0.01)["stop"]["basis"] == "no errors"
+    steep = answers(random, 0.9 * np.array(SHOTS) ** -0.35, pictures=2000, draws=10, spread=0.005)
+    assert learning_curve(measured(steep), more=5, worth=0.01)["stop"]["verdict"] == "go on"
+    flat = answers(random, 0.1 + 0.4 * np.array(SHOTS) ** -1.9, pictures=4000, draws=10, spread=0.001)
+    assert learning_curve(measured(flat), more=5, worth=0.03)["stop"]["verdict"] == "stop"
+
+
+def test_a_bend_that_no_law_foresees_makes_it_a_guess():
+    bent = answers(np.random.default_rng(3), [0.6, 0.5, 0.42, 0.36, 0.05], pictures=2000, draws=10, spread=0.002)
+    found = learning_curve(measured(bent), more=5, worth=0.01)
+    assert "missed" in found["law"]["doubts"] and found["stop"]["basis"] == "last step"
+
+
+def test_two_numbers_of_labels_make_no_law():
+    found = learning_curve(measured(answers(np.random.default_rng(4), [0.5, 0.3]), shots=(1, 2)), more=5, worth=0.01)
+    assert found["law"] is None and found["no_law"] == "few points" and found["gains"] == []
+
+
+def test_a_rising_error_makes_no_law():
+    rising = answers(np.random.default_rng(5), [0.1, 0.2, 0.3, 0.4, 0.5])
+    assert learning_curve(measured(rising), more=5, worth=0.01)["no_law"] == "not falling"
+
+
+def test_a_class_that_rose_clearly_is_short_of_labels():
+    random = np.random.default_rng(6)
+    right = random.random((3, 5, 600)) < 0.8
+    right[-1, :, ::3] = random.random((5, 200)) < 0.98
+    found = learning_curve(measured(right, shots=(1, 2, 4)), more=5, worth=0.01)
+    assert [one["class"] for one in found["short_of_labels"]] == ["class 0"]
+    assert found["weakest"]["class"] != "class 0"
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 30), (4, 3, 30), (5, 3, 29)])
+def test_shapes_that_do_not_belong_together_are_refused(shape):
+    right = np.ones(shape, dtype=bool)
+    with pytest.raises(DataError):
+        learning_curve(Measured(right, np.zeros(30, dtype=np.int64), ["a"], SHOTS, SHOTS), more=5, worth=0.01)
