@@ -39,6 +39,7 @@ FIELDS = {
         "layers": TEXT,
         "beside": st.just(()),
         "projections": st.lists(TEXT, max_size=3),
+        "placement": st.none(),
         "head": st.sampled_from(["prototypes", "text"]),
         "blend": st.none() | st.floats(0, 1),
     },

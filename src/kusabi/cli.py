@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from kusabi.commands import composing, evidence, fitting, pages, stored
+from kusabi.commands import composing, evidence, fitting, pages, placing, stored
 from kusabi.errors import KusabiError
 
 # Typer carries its own copy of click and exports one leaf of its errors; this is the root of them.
@@ -45,8 +45,8 @@ def _refuse(message: str) -> int:
 
 
 for verb in (
-    fitting.adapt, fitting.baseline, fitting.plan, evidence.curve, stored.evaluate, stored.predict, stored.export,
-    pages.report, pages.demo, composing.compose,
+    fitting.adapt, fitting.baseline, fitting.plan, placing.ablate, evidence.curve, stored.evaluate, stored.predict,
+    stored.export, pages.report, pages.demo, composing.compose,
 ):  # fmt: skip
     app.command(name=verb.__name__)(verb)
 

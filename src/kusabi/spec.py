@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA = 1
+AUTO = "auto"
 
 
 class _Part(BaseModel):
@@ -79,6 +80,12 @@ class AdapterSpec(_Part):
     )
     projections: tuple[str, ...] = Field(
         default=("*",), description="Pattern of weights inside a layer; may be repeated."
+    )
+    placement: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Where the adapter sits, instead of tower, layers and projections: pieces TOWER:LAYERS:PROJECTIONS "
+        "such as vision:6-7:mlp.*, joined by ';'; or auto: the layers with most gradient on the labelled pictures.",
     )
     head: Literal["prototypes", "text"] = Field(
         default="prototypes", description="text keeps the pure text classifier."
@@ -243,6 +250,11 @@ class AdaptSpec(_Part):
             raise ValueError("low_rank.warm_up is for adapter.support_rule 'warm_up'")
         if self.adapter.beside and self.adapter.kind != "sparse_delta":
             raise ValueError(f"adapter.beside is for kind sparse_delta, not {self.adapter.kind}")
+        fields = AdapterSpec.model_fields
+        also = [k for k in ("tower", "layers", "projections") if getattr(self.adapter, k) != fields[k].default]
+        if self.adapter.placement is not None and also:
+            named = " and ".join(f"adapter.{key}" for key in also)
+            raise ValueError(f"adapter.placement says where the adapter sits, and so does {named}: leave one out")
         return self
 
     @property

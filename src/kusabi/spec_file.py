@@ -9,7 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from kusabi.errors import SpecError, listed
-from kusabi.spec import PARTS, AdaptSpec
+from kusabi.spec import AUTO, PARTS, AdaptSpec
+
+PLACEMENT = "placement.toml"
 
 
 def build(fields: Mapping[str, Any], source: str = "spec") -> AdaptSpec:
@@ -27,13 +29,40 @@ def build(fields: Mapping[str, Any], source: str = "spec") -> AdaptSpec:
 
 def read_spec(path: Path, flags: Mapping[str, Any] | None = None) -> AdaptSpec:
     """The spec in a TOML file, with flags (nested like the file) laid over it."""
+    return build(overlay(read_toml(path), flags or {}), str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Plain data in a TOML file.
+
+    Raises:
+        SpecError: If it cannot be read or is no TOML.
+    """
     try:
-        fields: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SpecError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML spec file") from None
+        raise SpecError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: not valid TOML: {error}") from None
-    return build(overlay(fields, flags or {}), str(path))
+
+
+def placement_fields(text: str) -> dict[str, Any]:
+    """The ``adapter`` fields that ``--placement FILE_OR_TEXT`` means.
+
+    Args:
+        text: A placement; or a TOML file whose ``[adapter]`` has one and perhaps a budget, as ``ablate`` writes it; or
+            the folder of an ablation.
+
+    Raises:
+        SpecError: If a file says nothing of a placement.
+    """
+    if text == AUTO or (":" in text and not text.endswith(".toml")):
+        return {"placement": text}
+    path = Path(text) / PLACEMENT if Path(text).is_dir() else Path(text)
+    adapter = read_toml(path).get("adapter", {})
+    if not isinstance(adapter, dict) or "placement" not in adapter:
+        raise SpecError(f"{path}: says no placement; write [adapter] and below it placement = 'vision:6-7:mlp.*'")
+    return {key: adapter[key] for key in ("placement", "budget") if key in adapter}
 
 
 def overlay(fields: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
+from kusabi.adapters.placement import Piece, pieces_of
 from kusabi.adapters.support import allocate
-from kusabi.errors import AdapterError
-from kusabi.spec import AdapterSpec
+from kusabi.errors import AdapterError, listed
+from kusabi.spec import AUTO, AdapterSpec
 
 BYTES_PER_ENTRY = 3.5  # bf16 value and gap-coded index at 0.1 % density; denser supports need less
 
@@ -75,21 +76,22 @@ def plan(module: nn.Module, blocks: Mapping[str, Sequence[str]], spec: AdapterSp
     Raises:
         AdapterError: If nothing matches, naming what could have matched.
     """
+    pieces = pieces_of(spec)
     found: list[tuple[str, str, int, str, int]] = []
     canonical = {id(parameter): name for name, parameter in module.named_parameters()}  # tied weights: first name
     seen: set[int] = set()
-    known: set[str] = set()
-    for tower, layer, block in placed_blocks(blocks, spec):
-        for projection, parameter in _weights(module.get_submodule(block)):
-            known.add(projection)
-            if any(_matches(projection, pattern) for pattern in spec.projections) and id(parameter) not in seen:
+    known: list[set[str]] = [set() for _ in pieces]
+    met: list[set[str]] = [set() for _ in pieces]
+    for (tower, layer), meant in _layers(blocks, spec).items():
+        for projection, parameter in _weights(module.get_submodule(blocks[tower][layer])):
+            hits = {i: {p for p in pieces[i].projections if _matches(projection, p)} for i in meant}
+            for i, patterns in hits.items():
+                known[i].add(projection)
+                met[i] |= patterns
+            if any(hits.values()) and id(parameter) not in seen:
                 seen.add(id(parameter))
                 found.append((canonical[id(parameter)], tower, layer, projection, parameter.numel()))
-    if not found:
-        raise AdapterError(
-            f"no weight matches tower '{spec.tower}', layers '{spec.layers}', projections "
-            f"{', '.join(map(repr, spec.projections))}; weights in these layers: {', '.join(sorted(known)) or 'none'}"
-        )
+    _check_met(spec, pieces, known, met)
     sizes = [size for *_, size in found]
     budget = spec.budget or max(1, round(spec.density * sum(sizes)))
     if budget > sum(sizes):
@@ -105,9 +107,52 @@ def placed_blocks(blocks: Mapping[str, Sequence[str]], spec: AdapterSpec) -> Ite
     Raises:
         AdapterError: If a tower has no such layer.
     """
-    for tower in ("vision", "text") if spec.tower == "both" else (spec.tower,):
-        for layer in layer_range(spec.layers, len(blocks[tower])):
-            yield tower, layer, blocks[tower][layer]
+    for tower, layer in _layers(blocks, spec):
+        yield tower, layer, blocks[tower][layer]
+
+
+def _layers(blocks: Mapping[str, Sequence[str]], spec: AdapterSpec) -> dict[tuple[str, int], list[int]]:
+    """Tower and layer -> the pieces of the placement that mean it; vision first, from bottom to top."""
+    meant: dict[tuple[str, int], list[int]] = {}
+    wrong = []
+    for i, piece in enumerate(pieces_of(spec)):
+        for tower in piece.towers:
+            try:
+                layers = layer_range(piece.layers, len(blocks[tower]))
+            except AdapterError as error:
+                wrong.append(str(error) if spec.placement is None else f"placement '{piece}', {tower} tower: {error}")
+                continue
+            for layer in layers:
+                meant.setdefault((tower, layer), []).append(i)
+    if wrong:
+        raise AdapterError(listed(wrong, "; "))
+    order = {tower: place for place, tower in enumerate(("vision", "text"))}
+    return dict(sorted(meant.items(), key=lambda item: (order[item[0][0]], item[0][1])))
+
+
+def _check_met(spec: AdapterSpec, pieces: Sequence[Piece], known: Sequence[set[str]], met: Sequence[set[str]]) -> None:
+    """A placement must mean something by every pattern; a spec without one, by any of them."""
+    if len(pieces) == 1 and spec.placement in (None, AUTO):
+        if not met[0]:
+            raise AdapterError(
+                f"no weight matches tower '{spec.tower}', layers '{spec.layers}', projections "
+                f"{', '.join(map(repr, spec.projections))}; weights in these layers: "
+                f"{', '.join(sorted(known[0])) or 'none'}"
+            )
+        return
+    wrong = [
+        f"'{piece}': no weight matches {', '.join(map(repr, idle))}; weights in these layers: "
+        f"{', '.join(sorted(of_piece)) or 'none'}"
+        for piece, of_piece, matched in zip(pieces, known, met, strict=True)
+        if (idle := [pattern for pattern in piece.projections if pattern not in matched])
+    ]
+    if wrong:
+        raise AdapterError(f"placement {listed(wrong, '; ')}")
+
+
+def everything(module: nn.Module, blocks: Mapping[str, Sequence[str]]) -> Plan:
+    """Every weight of both towers that an adapter could sit on, whole."""
+    return plan(module, blocks, AdapterSpec(tower="both", layers="all", density=1.0))
 
 
 def layer_range(text: str, count: int) -> tuple[int, ...]:

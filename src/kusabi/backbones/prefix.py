@@ -2,11 +2,12 @@
 
 ``finish(backbone, enter(backbone, pixels, layer), layer)`` equals ``embed_images(pixels)``, bitwise. Neither knows how
 a family computes: ``enter`` runs the model's own path and stops it at the block; ``finish`` runs it with the lower
-blocks taken out and the block's input replaced. Both change the module while they run, so one thread at a time.
+blocks taken out and the block's input replaced; ``carry`` does both, from one block to a higher one. All change the
+module while they run, so one thread at a time.
 """
 
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -27,18 +28,23 @@ def enter(backbone: Backbone, pixels: Tensor, layer: int) -> Tensor:
         pixels: As for ``embed_images``.
         layer: Index of the first block that does not run.
     """
-    caught: list[Tensor] = []
+    with torch.no_grad(), _stopped(backbone, layer) as caught:
+        backbone.embed_images(pixels)
+    return caught[0].detach()
 
-    def catch(_block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        caught.append(args[0] if args else kwargs["hidden_states"])
-        raise _Reached
 
-    hook = _block(backbone, layer).register_forward_pre_hook(catch, with_kwargs=True)
-    try:
-        with torch.no_grad(), suppress(_Reached):
-            backbone.embed_images(pixels)
-    finally:
-        hook.remove()
+def carry(backbone: Backbone, states: Tensor, layer: int, to: int) -> Tensor:
+    """Activations entering vision block ``to``, from those entering ``layer``: what ``enter`` gives there, bitwise.
+
+    Args:
+        backbone: Whose blocks ``layer`` to ``to - 1`` run.
+        states: What ``enter`` gave for ``layer``.
+        layer: Index of the first block that runs.
+        to: Index of the first block above it that does not run.
+    """
+    assert layer < to, "states are carried upwards"
+    with torch.no_grad(), _stopped(backbone, to) as caught, _cut(backbone, states, layer):
+        backbone.embed_images(_stand_in(backbone, states))
     return caught[0].detach()
 
 
@@ -50,6 +56,30 @@ def finish(backbone: Backbone, states: Tensor, layer: int) -> Tensor:
         states: What ``enter`` gave for this layer; on any device, in any floating type.
         layer: Index of the first block that runs.
     """
+    with _cut(backbone, states, layer):
+        return backbone.embed_images(_stand_in(backbone, states))
+
+
+@contextmanager
+def _stopped(backbone: Backbone, layer: int) -> Iterator[list[Tensor]]:
+    """Forwards inside end where a block is called, whose input is then in the list."""
+    caught: list[Tensor] = []
+
+    def catch(_block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        caught.append(args[0] if args else kwargs["hidden_states"])
+        raise _Reached
+
+    hook = _block(backbone, layer).register_forward_pre_hook(catch, with_kwargs=True)
+    try:
+        with suppress(_Reached):
+            yield caught
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _cut(backbone: Backbone, states: Tensor, layer: int) -> Iterator[None]:
+    """Forwards inside run from a block on, whose input is replaced by ``states``."""
     block = _block(backbone, layer)
     path, _, name = backbone.blocks["vision"][layer].rpartition(".")[0].rpartition(".")
     owner = backbone.module.get_submodule(path)
@@ -66,7 +96,7 @@ def finish(backbone: Backbone, states: Tensor, layer: int) -> Tensor:
         stack.callback(block.register_forward_pre_hook(replace, with_kwargs=True).remove)
         stack.callback(setattr, owner, name, blocks)
         setattr(owner, name, blocks[layer:])
-        return backbone.embed_images(_stand_in(backbone, states))
+        yield
 
 
 def _block(backbone: Backbone, layer: int) -> nn.Module:

@@ -8,6 +8,7 @@ from kusabi.errors import RunError
 
 SPEC, EVALUATION, THUMBNAILS = "spec.toml", "evaluation.json", "thumbnails.json"
 CURVE = "curve.json"
+ABLATION = "ablation.json"
 
 
 def read_evaluation(run: Path) -> dict[str, Any]:

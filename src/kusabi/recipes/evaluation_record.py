@@ -87,7 +87,7 @@ def record(
 ) -> dict[str, Any]:  # fmt: skip
     """The content of ``evaluation.json``."""
     weights = out / ADAPTER / WEIGHTS
-    plan, head = question.plan, fitted.adapter.card["head"]
+    plan, head = fitted.plan, fitted.adapter.card["head"]
     entries = sum(map(len, fitted.adapter.parts))
     without, within = scores.seconds
     return {
@@ -106,6 +106,7 @@ def record(
             "bytes": weights.stat().st_size,
             "digest": json.loads((out / ADAPTER / CARD).read_text())["digest"],
             "targets": fitted.adapter.card["targets"],
+            **{key: fitted.adapter.card[key] for key in ("placement",) if key in fitted.adapter.card},
         },
         "training": settings(spec, device, question.precision) | {"records": read_records(out)},
         "cost": {

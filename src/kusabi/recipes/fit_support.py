@@ -17,6 +17,7 @@ from kusabi.adapters.targets import Plan
 from kusabi.backbones.backbone import Backbone
 from kusabi.data.dataset import Dataset, Example
 from kusabi.files import write_bytes
+from kusabi.recipes.auto_placement import settled
 from kusabi.recipes.beside import ALONE, Beside
 from kusabi.recipes.run_folder import ADAPTER, append_record, load_checkpoint, save_checkpoint, trim_metrics
 from kusabi.recipes.watch import Watch, stage
@@ -32,13 +33,14 @@ Prompts = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class Fitted:
-    """An adapter as stored (rounded), and the frozen features of its support set for the peers."""
+    """An adapter as stored (rounded), the frozen features of its support set for the peers, and where it sits."""
 
     adapter: Adapter
     features: NDArray[np.float64]
     labels: NDArray[np.int64]
     pictures: NDArray[np.int64]
     seconds: float
+    plan: Plan
 
 
 def fit_support(
@@ -47,23 +49,26 @@ def fit_support(
 ) -> Fitted:  # fmt: skip
     """Train one adapter; with a run folder, go on from its checkpoint and write ``adapter/`` in the end."""
     started = time.perf_counter()
-    views = encode_views(
-        backbone, dataset, support, plan.first_layer.get("vision"), views=spec.data.views, augment=spec.data.augment,
-        seed=spec.seed, progress=stage(watch, "frozen layers"),
-    )  # fmt: skip
     with torch.no_grad():
         text = class_texts(backbone, prompts)
-    setting = Setting(backbone, prompts, text, plan, spec, precision, spec.data.shots, beside.taken)
+    asked = Setting(backbone, prompts, text, plan, spec, precision, spec.data.shots, beside.taken)
+    setting = settled(asked, dataset, support, watch=watch, run=run)
+    views = encode_views(
+        backbone, dataset, support, setting.plan.first_layer.get("vision"), views=spec.data.views,
+        augment=spec.data.augment, seed=spec.seed, progress=stage(watch, "frozen layers"),
+    )  # fmt: skip
     learned = _learned(setting, views, watch, run)
     scales = choose_scales(setting, views, stage(watch, "scales"))
     rescale(setting, views, learned, scales.alpha, scales.head_alpha)
     stored = dict(learned.prototypes.named_parameters()) if learned.head is not None else {}
-    about = card(backbone, dataset, support, prompts, plan, spec, learned, scales, beside)
+    about = card(backbone, dataset, support, prompts, setting.plan, spec, learned, scales, beside)
+    if (placement := setting.spec.adapter.placement) is not None:
+        about["placement"] = placement  # where ``auto`` came to sit, too
     adapter = Adapter(learned.parts, stored, about)
     if run:
         save_adapter(run / ADAPTER, adapter)
         write_bytes(run / ADAPTER / "README.md", _readme(adapter).encode())
-    return Fitted(rounded(adapter), *arrays_of(views), time.perf_counter() - started)
+    return Fitted(rounded(adapter), *arrays_of(views), time.perf_counter() - started, setting.plan)
 
 
 def _learned(setting: Setting, views: Views, watch: Watch, run: Path | None) -> Learned:

@@ -5,9 +5,10 @@ from typing import Any
 from kusabi.adapters.outline import outline
 from kusabi.adapters.targets import plan
 from kusabi.data.source import read_dataset
+from kusabi.errors import SpecError
 from kusabi.recipes.beside import adapters_beside
 from kusabi.recipes.question import open_backbone, use_device
-from kusabi.spec import AdaptSpec
+from kusabi.spec import AUTO, AdaptSpec
 from kusabi.training.birth import Birth, fresh_parts
 
 
@@ -17,6 +18,8 @@ def planned(source: str, spec: AdaptSpec, *, device: str = "cpu") -> dict[str, A
     Raises:
         KusabiError: Whatever the user can put right.
     """
+    if spec.adapter.placement == AUTO:
+        raise SpecError("--placement auto: where it leads is known after a look at the pictures; adapt tells")
     use_device(device, None)
     dataset = read_dataset(
         source, label_column=spec.data.label_column, group_column=spec.data.group_column,

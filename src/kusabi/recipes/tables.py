@@ -119,6 +119,37 @@ def composed(found: Mapping[str, Any]) -> None:
     console.print(f"adapter: {made['out']} ({about})" if "out" in made else f"nothing written ({about})")
 
 
+def ablation(found: Mapping[str, Any], out: str) -> None:
+    """Every placement beside the default, and the recommendation."""
+    columns = ("trial", "tower", "", "accuracy", "minus default", "95 % interval", "held-out loss", "seconds")
+    table = Table(*columns, box=None)
+    rows = [("default", "", "", found["placements"][found["default"]]), ("auto", "", "", found["auto"])]
+    rows += [(t["family"], t["tower"], t["label"], found["placements"][t["placement"]]) for t in found["trials"]]
+    for family, tower, label, one in rows:
+        low, high = one["difference"]["interval"]
+        loss = "–" if one["support_loss"] is None else f"{one['support_loss']:.3f}"
+        shown = (
+            f"{one['accuracy']:.1%}",
+            f"{100 * one['difference']['value']:+.1f}",
+            f"{100 * low:+.1f} to {100 * high:+.1f}",
+        )
+        table.add_row(family, tower, label, *shown, loss, f"{one['seconds']:.1f}")
+    console = _console()
+    console.print(table)
+    for name, one in found["predictor"]["correlation"].items():
+        if one["accuracy"] is not None:
+            console.print(f"gradient energy against one layer alone, {name}: rank correlation {one['accuracy']:+.2f}")
+    if found["left_out"]:
+        console.print(f"note: {len(found['left_out'])} placements have fewer weights than {found['budget']:,} entries")
+    advice = found["recommendation"]
+    low, high = advice["difference"]["interval"]
+    console.print(
+        f"recommendation: {advice['action']}: {advice['placement']}; on query pictures "
+        f"{100 * advice['difference']['value']:+.1f} points against the default ({100 * low:+.1f} to {100 * high:+.1f})"
+    )
+    console.print(f"next: kusabi adapt … --placement {out}/placement.toml")
+
+
 def _accuracies(evaluation: Mapping[str, Any]) -> Table:
     table = Table("", "accuracy", "95 % interval", "balanced", "n", box=None)
     for way, name in NAMES.items():

@@ -89,7 +89,7 @@ def learn(
     """
     spec = setting.spec
     start = start or starting(setting, views)
-    prototypes = _prototypes(setting, start.head)
+    prototypes = prototypes_of(setting, start.head)
     state = FitState(
         _parts(setting, views, start, saved is not None),
         prototypes,
@@ -176,7 +176,8 @@ def place(prototypes: Prototypes, head: Head, text: Tensor | None = None) -> Non
     prototypes.place(weights / scale, offsets / scale, scale, text)
 
 
-def _prototypes(setting: Setting, head: Head | None) -> Prototypes:
+def prototypes_of(setting: Setting, head: Head | None) -> Prototypes:
+    """The classifier of all pictures at the start of a training; the texts' own without a head."""
     backbone = setting.backbone
     prototypes = Prototypes(setting.text, backbone.scale, backbone.bias).to(backbone.device)
     if head is not None:
@@ -193,7 +194,7 @@ def _parts(setting: Setting, views: Views, start: Start, saved: bool) -> tuple[A
     """Fresh ones; a checkpoint brings their entries."""
     if setting.spec.adapter.support_rule == "change" and not saved:
         return (SparseDelta(_changed(setting, views, start)).to(setting.backbone.device),)
-    classifier = start.against or _prototypes(setting, start.head)
+    classifier = start.against or prototypes_of(setting, start.head)
     sample = Sample(views, classifier, setting.prompts, setting.precision)
     birth = Birth(setting.backbone, setting.plan, setting.spec, sample, setting.taken)
     if setting.spec.adapter.support_rule == "warm_up" and not saved:
@@ -219,7 +220,7 @@ def _thrown_away(setting: Setting, part: AdapterPart, start: Start) -> FitState:
     """State of a training that only tells where entries belong."""
     learns = start.head is not None and start.against is None
     spec = setting.spec
-    return FitState((part,), _prototypes(setting, start.head), learns, steps=spec.training.steps, seed=spec.seed)
+    return FitState((part,), prototypes_of(setting, start.head), learns, steps=spec.training.steps, seed=spec.seed)
 
 
 def _changed(setting: Setting, views: Views, start: Start) -> dict[str, Tensor]:

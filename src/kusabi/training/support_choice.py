@@ -62,7 +62,7 @@ def choose_support(
     weights = dict(backbone.module.named_parameters())
     gradients: Mapping[str, Tensor] = {}
     if choice.rule in ("gradient", "snip") or choice.allocation == "energy":
-        gradients = _gradients(backbone, views, classifier, prompts, plan, precision)
+        gradients = support_gradients(backbone, views, classifier, prompts, plan, precision)
     shapes = {target.tensor: weights[target.tensor].shape for target in plan.targets}
     if choice.rule == "random":
         return random_supports(shapes, plan, choice, seed, gradients)
@@ -124,10 +124,11 @@ def _shares(
     return dict(zip(sizes, whole, strict=True))
 
 
-def _gradients(
+def support_gradients(
     backbone: Backbone, views: Views, classifier: Prototypes | CrossFit, prompts: Sequence[Sequence[str]], plan: Plan,
     precision: str,
 ) -> dict[str, Tensor]:  # fmt: skip
+    """Gradient of the summed cross-entropy over the pictures (first views), in fp32, of every target of a plan."""
     with dense_gradients(backbone.module, tuple(t.tensor for t in plan.targets)) as collected:
         pictures = int(views.pictures.max()) + 1
         for start in range(0, pictures, BLOCK):

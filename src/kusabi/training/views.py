@@ -1,13 +1,13 @@
 """The support set as the frozen layers see it, computed once: every view's activations at the first adapted layer."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from kusabi.backbones.backbone import Backbone
-from kusabi.backbones.prefix import enter, finish
+from kusabi.backbones.prefix import carry, enter, finish
 from kusabi.backbones.preprocessing import pixels
 from kusabi.data.augmentation import augmented
 from kusabi.data.dataset import Dataset, Example
@@ -106,6 +106,29 @@ def encode_views(
         layer=layer,
         reload=entering,
     )
+
+
+@torch.no_grad()
+def carried(backbone: Backbone, views: Views, layer: int | None) -> Views:
+    """The same views where they enter a higher layer, bitwise; the layers below are not run again.
+
+    Args:
+        backbone: The frozen model.
+        views: Entering some vision layer.
+        layer: That layer or one above it; None for a vision tower that is not adapted.
+    """
+    below, load = views.layer, views.reload
+    if layer is None or below is None or layer == below:
+        return replace(views, states=None if layer is None else views.states, layer=layer)
+
+    def upwards(rows: Sequence[int]) -> Tensor:
+        return carry(backbone, load(rows), below, layer)
+
+    count, states = len(views.labels), None
+    if views.states is not None:
+        blocks = [range(at, min(at + BLOCK, count)) for at in range(0, count, BLOCK)]
+        states = torch.cat([carry(backbone, views.batch(rows), below, layer) for rows in blocks])
+    return replace(views, states=states, layer=layer, reload=upwards)
 
 
 def adapted_features(backbone: Backbone, views: Views) -> Tensor:

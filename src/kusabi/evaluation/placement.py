@@ -1,0 +1,143 @@
+"""Placements compared: ranks, differences to the default, a recommendation, and what a cheap predictor knew of it.
+
+A line is one training: one seed, one placement. What recommends is the loss on labelled pictures that a training held
+out, never the query pictures; these say afterwards what the recommendation is worth.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from kusabi.evaluation.comparison import compare
+
+Line = Mapping[str, Any]
+
+
+def summary(
+    placement: str, lines: Sequence[Line], default: Sequence[Line], files: Mapping[int, Sequence[str]]
+) -> dict[str, Any]:
+    """One placement over all seeds, and how it differs from the default.
+
+    Args:
+        placement: Its text.
+        lines: Of this placement, one a seed, with ``accuracy``, ``log_loss``, ``support_loss``, ``right``, …
+        default: Of the default placement, for the same seeds in the same order.
+        files: Seed -> its query pictures in the order of ``right``.
+    """
+
+    def mean(key: str) -> float | None:
+        values = [line[key] for line in lines]
+        return None if None in values else float(np.mean(values))
+
+    right, base, judged = aligned(lines, default, files)
+    return {
+        "placement": placement,
+        "accuracy": mean("accuracy"),
+        "accuracies": [line["accuracy"] for line in lines],
+        "log_loss": mean("log_loss"),
+        "support_loss": mean("support_loss"),
+        "difference": compare(right, base, judged=judged),
+        "seconds": mean("seconds"),
+        "entries": lines[0]["entries"],
+        "layers_backward": lines[0]["layers_backward"],
+    }
+
+
+def aligned(
+    lines: Sequence[Line], default: Sequence[Line], files: Mapping[int, Sequence[str]]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Right and judged ``(seeds, n)`` of both sides over the query pictures of any seed."""
+    columns = {file: i for i, file in enumerate(dict.fromkeys(f for line in lines for f in files[line["seed"]]))}
+    sides = np.zeros((3, len(lines), len(columns)), dtype=bool)
+    for row, (line, other) in enumerate(zip(lines, default, strict=True)):
+        at = [columns[file] for file in files[line["seed"]]]
+        sides[0, row, at] = [mark == "1" for mark in line["right"]]
+        sides[1, row, at] = [mark == "1" for mark in other["right"]]
+        sides[2, row, at] = True
+    return sides[0], sides[1], sides[2]
+
+
+def recommend(lines: Mapping[str, Sequence[Line]], default: str) -> dict[str, Any]:
+    """The placement to take, from the losses on held-out labelled pictures alone.
+
+    The rule: of all placements the one with the least mean loss; of those whose loss is at most one standard error of
+    the paired difference above it, the default where it is among them, else the one that trains through the fewest
+    layers (L. Breiman et al., "Classification and Regression Trees" (1984), section 3.4.3, with paired differences).
+
+    Args:
+        lines: Placement -> its lines, one a seed, with ``support_losses`` of the same pictures in the same order.
+        default: The placement to leave only for a reason.
+
+    Returns:
+        ``placement``, ``action`` (``keep`` or ``move``; ``unknown`` where nothing could be held out), ``support_gain``
+        in nats against the default with ``support_error``, and ``tied``: those not told apart from the best.
+    """
+    losses = {name: held_out(of) for name, of in lines.items()}
+    if losses[default] is None:
+        return {"placement": default, "action": "unknown", "support_gain": None, "support_error": None, "tied": []}
+    known = {name: loss for name, loss in losses.items() if loss is not None}
+    best = min(known, key=lambda name: (float(known[name].mean()), name))
+    tied = [name for name in known if _paired(known[name], known[best])[0] <= _paired(known[name], known[best])[1]]
+    cost = {name: (lines[name][0]["layers_backward"], float(known[name].mean()), name) for name in tied}
+    taken = default if default in tied else min(tied, key=lambda name: cost[name])
+    gain, error = _paired(known[default], known[taken])
+    return {
+        "placement": taken,
+        "action": "keep" if taken == default else "move",
+        "support_gain": gain,
+        "support_error": error,
+        "tied": sorted(tied, key=lambda name: cost[name][1:]),
+    }
+
+
+def held_out(lines: Sequence[Line]) -> NDArray[np.float64] | None:
+    """Losses of all held-out labelled pictures of all seeds, laid end to end."""
+    if any(line["support_losses"] is None for line in lines):
+        return None
+    return np.concatenate([np.asarray(line["support_losses"], dtype=np.float64) for line in lines])
+
+
+def _paired(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean of a paired difference and its standard error."""
+    difference = one - other
+    error = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else math.inf
+    return float(difference.mean()), error
+
+
+def correlations(
+    energies: Mapping[tuple[str, int], float], alone: Mapping[tuple[str, int], Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Spearman's rank correlation of the predictor with what one adapted layer alone brings.
+
+    Args:
+        energies: Tower and layer -> gradient energy per weight.
+        alone: Tower and layer -> ``summary`` of the placement in that layer alone.
+
+    Returns:
+        Tower, and ``all`` -> ``n`` and the correlation with ``accuracy`` and with ``log_loss`` (turned, so that 1 is
+        perfect); None where fewer than three layers or only equal values leave nothing to rank.
+    """
+    groups = {"all": list(alone)} | {
+        tower: [p for p in alone if p[0] == tower] for tower in dict.fromkeys(t for t, _ in alone)
+    }
+    found = {}
+    for name, places in groups.items():
+        predicted = [energies[place] for place in places]
+        found[name] = {
+            "n": len(places),
+            "accuracy": spearman(predicted, [alone[place]["accuracy"] for place in places]),
+            "log_loss": spearman(predicted, [-alone[place]["log_loss"] for place in places]),
+        }
+    return found
+
+
+def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Rank correlation with mean ranks for ties; None where it is not defined."""
+    if len(one) < 3 or len(set(one)) == 1 or len(set(other)) == 1:
+        return None
+    found: Any = spearmanr(one, other)
+    return float(found.statistic)

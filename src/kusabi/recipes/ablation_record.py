@@ -1,0 +1,87 @@
+"""Trials become ``ablation.json``: every placement, the predictor beside the truth, and a recommendation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kusabi.data.split import Folds, Split
+from kusabi.evaluation.placement import correlations, recommend, summary
+from kusabi.recipes.environment import environment
+from kusabi.recipes.evaluation_record import task
+from kusabi.recipes.placements import Trial, Trials
+from kusabi.recipes.question import Question
+from kusabi.spec import AUTO, AdaptSpec
+from kusabi.training.placement_choice import RULE, Pull, layer_energies
+
+SCHEMA = 1
+
+Known = Mapping[tuple[int, str], Mapping[str, Any]]
+
+
+def record(
+    question: Question, spec: AdaptSpec, splits: Mapping[int, Split | Folds], tried: Trials, known: Known,
+    asked: Mapping[str, Any], command: str,
+) -> dict[str, Any]:  # fmt: skip
+    """The content of ``ablation.json``."""
+    files = {
+        seed: [example.file for example in (split.support if isinstance(split, Folds) else split.query)]
+        for seed, split in splits.items()
+    }
+    lines = {placement: [known[seed, placement] for seed in splits] for placement in tried.placements}
+    default = lines[tried.default]
+    places = {name: summary(name, of, default, files) for name, of in lines.items()}
+    chosen = [known[seed, AUTO]["chosen"] for seed in splits]
+    auto = [known[seed, name] for seed, name in zip(splits, chosen, strict=True)]
+    mean = _mean_pulls([known[seed, AUTO]["energies"] for seed in splits])
+    energies = layer_energies(mean)
+    alone = {(t.tower, int(t.label)): places[t.placement] for t in tried.trials if t.family == "in"}
+    advice = recommend(lines, tried.default)
+    taken = places[advice["placement"]]
+    return {
+        "schema": SCHEMA,
+        "task": task(question, spec, len(next(iter(files.values())))) | {"seeds": list(splits)},
+        "cross_validated": any(isinstance(split, Folds) for split in splits.values()),
+        "asked": dict(asked),
+        "budget": tried.budget,
+        "default": tried.default,
+        "recommendation": {
+            **advice,
+            "difference": taken["difference"],
+            "seconds": taken["seconds"],
+            "default_seconds": places[tried.default]["seconds"],
+            "layers_backward": taken["layers_backward"],
+            "entries": taken["entries"],
+        },
+        "trials": [_plain(trial) for trial in tried.trials],
+        "left_out": [_plain(trial) for trial in tried.left_out],
+        "placements": places,
+        "auto": {**summary(AUTO, auto, default, files), "rule": RULE, "chosen": chosen},
+        "predictor": {
+            "weights": [pull.to_json() for pull in mean],
+            "layers": [{"tower": t, "layer": n, "energy": energy} for (t, n), energy in energies.items()],
+            "correlation": correlations(energies, alone),
+        },
+        "backbone": question.backbone.card(),
+        "environment": environment(),
+        "command": command,
+    }
+
+
+def placement_file(found: Mapping[str, Any]) -> str:
+    """TOML that ``adapt --placement`` takes: the recommended placement, at the budget of the trials."""
+    advice = found["recommendation"]
+    return (
+        f"# Recommended by kusabi ablate for {found['task']['name']!r} at {found['task']['shots']} shots: "
+        f'{advice["action"]}.\n[adapter]\nplacement = "{advice["placement"]}"\nbudget = {found["budget"]}\n'
+    )
+
+
+def _plain(trial: Trial) -> dict[str, str]:
+    return {"family": trial.family, "tower": trial.tower, "label": trial.label, "placement": trial.placement}
+
+
+def _mean_pulls(seeds: list[list[dict[str, Any]]]) -> list[Pull]:
+    """Mean over seeds of every weight's share in the sum of all energies of its seed."""
+    shares = np.mean([np.array([w["energy"] for w in one]) / sum(w["energy"] for w in one) for one in seeds], axis=0)
+    return [Pull(**{**weight, "energy": float(share)}) for weight, share in zip(seeds[0], shares, strict=True)]

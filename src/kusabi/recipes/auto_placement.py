@@ -1,0 +1,86 @@
+"""``placement = "auto"``: chosen on the support set and kept with the run, which is resumed at the same place."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kusabi.adapters.targets import plan
+from kusabi.data.dataset import Dataset, Example
+from kusabi.errors import CheckpointError
+from kusabi.recipes.run_folder import write_json
+from kusabi.recipes.watch import Watch, stage
+from kusabi.spec import AUTO, AdaptSpec
+from kusabi.training.learn import Setting
+from kusabi.training.placement_choice import RULE, choose_placement, pulls
+from kusabi.training.views import encode_views
+
+CHOSEN = "placement.json"
+
+
+def settled(
+    setting: Setting, dataset: Dataset, support: Sequence[Example], *, watch: Watch, run: Path | None
+) -> Setting:
+    """The setting with a placement that no longer depends on gradients; its own where it names one.
+
+    Args:
+        setting: Its plan is that of the spec without a placement, whose entries are the budget.
+        dataset: Where the pictures come from.
+        support: The labelled pictures.
+        watch: Told about progress.
+        run: Folder whose ``placement.json`` is read, or written where there is none.
+
+    Raises:
+        AdapterError: If gradients are not finite.
+        CheckpointError: If the file in the run is damaged.
+    """
+    if setting.spec.adapter.placement != AUTO:
+        return setting
+    found = _chosen_before(run) if run else None
+    if found is None:
+        data = setting.spec.data
+        frozen = encode_views(
+            setting.backbone, dataset, support, None, views=data.views, augment=data.augment, seed=setting.spec.seed,
+            progress=stage(watch, "placement"),
+        )  # fmt: skip
+        # Without states, the few pictures that are differentiated are shown again.
+        measured = pulls(setting, replace(frozen, layer=0))
+        budget = setting.plan.entries
+        found = {
+            "placement": choose_placement(measured, budget),
+            "budget": budget,
+            "rule": RULE,
+            "energies": [pull.to_json() for pull in measured],
+        }
+        if run:
+            write_json(run / CHOSEN, found)
+    return at(setting, found["placement"], found["budget"])
+
+
+def at(setting: Setting, placement: str, budget: int) -> Setting:
+    """The same setting with the adapter elsewhere, at a budget."""
+    spec = placed(setting.spec, placement, budget)
+    backbone = setting.backbone
+    return replace(setting, spec=spec, plan=plan(backbone.module, backbone.blocks, spec.adapter))
+
+
+def placed(spec: AdaptSpec, placement: str, budget: int) -> AdaptSpec:
+    """The spec with a placement instead of tower, layers and projections, and a budget instead of a density."""
+    default = type(spec.adapter)()
+    fields = {key: getattr(default, key) for key in ("tower", "layers", "projections")}
+    adapter = spec.adapter.model_copy(update={**fields, "placement": placement, "budget": budget})
+    return spec.model_copy(update={"adapter": adapter})
+
+
+def _chosen_before(run: Path) -> dict[str, Any] | None:
+    path = run / CHOSEN
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found["placement"], str) and type(found["budget"]) is int:
+            return found
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise CheckpointError(f"{path}: damaged; delete the run, or this file to have the placement chosen again")

@@ -1,0 +1,93 @@
+"""Where the labelled pictures pull at the frozen model: a placement from one backward, before anything is trained.
+
+The energy of a weight is the mean square of its entries' gradients, so that large weights are not preferred. It is the
+first term of what training there can win for small steps of equal size (as in SPT, arXiv 2303.08566, for single
+entries), and says nothing of what comes after the first step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kusabi.adapters.placement import write_placement
+from kusabi.adapters.targets import everything
+from kusabi.errors import AdapterError
+from kusabi.training.learn import Setting, prototypes_of, starting
+from kusabi.training.support_choice import support_gradients
+from kusabi.training.views import Views
+
+HALF = 0.5
+RULE = "the fewest layers, strongest first, that hold half of the gradient energy per weight, and the budget"
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Gradient energy of one weight: the mean square over its entries."""
+
+    tower: str
+    layer: int
+    projection: str
+    size: int
+    energy: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def pulls(setting: Setting, views: Views) -> tuple[Pull, ...]:
+    """The energy of every weight of both towers that an adapter could sit on.
+
+    Args:
+        setting: The model, the prompts and how the classifier starts; its plan is not looked at.
+        views: The support set, entering vision layer 0. Only the pictures themselves are differentiated.
+
+    Raises:
+        AdapterError: If gradients are not finite, or zero everywhere.
+    """
+    assert views.layer == 0, "all vision layers are looked at"
+    backbone = setting.backbone
+    whole = everything(backbone.module, backbone.blocks)
+    start = starting(setting, views)
+    classifier = start.against or prototypes_of(setting, start.head)
+    gradients = support_gradients(backbone, views, classifier, setting.prompts, whole, setting.precision)
+    squares = {name: gradient.double().square().mean().item() for name, gradient in gradients.items()}
+    found = tuple(Pull(t.tower, t.layer, t.projection, t.size, squares.get(t.tensor, 0.0)) for t in whole.targets)
+    total = sum(pull.energy for pull in found)
+    if not 0 < total < float("inf"):
+        raise AdapterError(
+            f"placement auto: the labelled pictures' gradients are {'not finite' if total else 'zero everywhere'}; "
+            "name a placement such as vision:6-7"
+        )
+    return found
+
+
+def layer_energies(found: Sequence[Pull]) -> dict[tuple[str, int], float]:
+    """Tower and layer -> energy per weight."""
+    sizes = layer_sizes(found)
+    sums = dict.fromkeys(sizes, 0.0)
+    for pull in found:
+        sums[pull.tower, pull.layer] += pull.energy * pull.size
+    return {place: sums[place] / sizes[place] for place in sums}
+
+
+def layer_sizes(found: Sequence[Pull]) -> dict[tuple[str, int], int]:
+    """Tower and layer -> entries of its weights."""
+    sizes: dict[tuple[str, int], int] = {}
+    for pull in found:
+        sizes[pull.tower, pull.layer] = sizes.get((pull.tower, pull.layer), 0) + pull.size
+    return sizes
+
+
+def choose_placement(found: Sequence[Pull], budget: int) -> str:
+    """The text of the placement that ``RULE`` chooses; equal layers go by their order, vision first, from below."""
+    energies, sizes = layer_energies(found), layer_sizes(found)
+    order = sorted(energies, key=lambda place: -energies[place])
+    total, held, room, taken = sum(energies.values()), 0.0, 0, set[tuple[str, int]]()
+    for place in order:
+        if held >= HALF * total and room >= budget:
+            break
+        taken.add(place)
+        held += energies[place]
+        room += sizes[place]
+    return write_placement([pull for pull in found if (pull.tower, pull.layer) in taken], found)

@@ -1,0 +1,88 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from kusabi.evaluation.placement import aligned, correlations, recommend, spearman, summary
+
+
+def line(seed=0, right="1100", losses=(0.5, 0.5, 0.5, 0.5), layers=4, **more):
+    return {
+        "seed": seed, "accuracy": right.count("1") / len(right), "log_loss": 0.7, "right": right, "seconds": 1.0,
+        "support_loss": None if losses is None else float(np.mean(losses)), "entries": 10,
+        "support_losses": None if losses is None else list(losses), "layers_backward": layers,
+    } | more  # fmt: skip
+
+
+def ranks(values):
+    return [sum(b < a for b in values) + (sum(b == a for b in values) + 1) / 2 for a in values]
+
+
+def test_rank_correlation_is_pearsons_of_mean_ranks():
+    one, other = [3.0, 1.0, 2.0, 2.0, 5.0], [0.2, 0.1, 0.4, 0.1, 0.9]
+    a, b = (np.array(ranks(values)) - 3 for values in (one, other))
+    assert spearman(one, other) == pytest.approx(float(a @ b / np.sqrt((a @ a) * (b @ b))))
+    assert spearman([1, 2, 3], [1, 4, 9]) == pytest.approx(1) and spearman([1, 2, 3], [9, 4, 1]) == pytest.approx(-1)
+    assert spearman([1, 2], [1, 2]) is None and spearman([1, 1, 1], [1, 2, 3]) is None
+
+
+def test_correlations_are_of_each_tower_and_a_small_loss_is_good():
+    energies = {("vision", 0): 1.0, ("vision", 1): 2.0, ("vision", 2): 3.0, ("text", 0): 9.0}
+    alone = {place: {"accuracy": energy / 10, "log_loss": -energy} for place, energy in energies.items()}
+    found = correlations(energies, alone)
+    assert found["vision"] == {"n": 3, "accuracy": pytest.approx(1), "log_loss": pytest.approx(1)}
+    assert found["text"] == {"n": 1, "accuracy": None, "log_loss": None} and found["all"]["n"] == 4
+
+
+def test_seeds_that_judge_different_pictures_are_laid_over_one_another():
+    files = {3: ["a", "b", "c"], 4: ["c", "d"]}
+    right, base, judged = aligned(
+        [line(3, "110"), line(4, "01")], [line(3, "001"), line(4, "11")], files
+    )  # fmt: skip
+    assert judged.astype(int).tolist() == [[1, 1, 1, 0], [0, 0, 1, 1]]
+    assert right.astype(int).tolist() == [[1, 1, 0, 0], [0, 0, 0, 1]]
+    assert base.astype(int).tolist() == [[0, 0, 1, 0], [0, 0, 1, 1]]
+
+
+def test_a_summary_is_of_all_seeds_and_against_the_default():
+    lines, default = [line(0, "1110"), line(1, "1100")], [line(0, "1000"), line(1, "1000")]
+    found = summary("vision:1:*", lines, default, {0: list("abcd"), 1: list("abcd")})
+    assert found["accuracy"] == pytest.approx(0.625) and found["difference"]["value"] == pytest.approx(0.375)
+    assert found["difference"]["seeds"] == 2 and found["accuracies"] == [0.75, 0.5]
+    assert summary("x", [line(losses=None)], [line()], {0: list("abcd")})["support_loss"] is None
+
+
+def test_the_query_pictures_have_no_say_in_what_is_recommended():
+    lines = {"default": [line(losses=(0.5, 0.6))], "good": [line(losses=(0.1, 0.2))], "luck": [line(losses=(0.9, 0.8))]}
+    for rights in itertools.product(["0000", "1111"], repeat=3):
+        shown = {
+            name: [line(right=right, losses=of[0]["support_losses"])]
+            for (name, of), right in zip(lines.items(), rights, strict=True)
+        }
+        found = recommend(shown, "default")
+        assert (found["placement"], found["action"]) == ("good", "move")
+        assert found["support_gain"] == pytest.approx(0.4)
+
+
+def test_what_cannot_be_told_from_the_default_is_no_reason_to_move():
+    lines = {"default": [line(losses=(0.5, 0.6, 0.5))], "best": [line(losses=(0.1, 0.9, 0.5))]}
+    assert recommend(lines, "default")["action"] == "keep"
+    lines["best"] = [line(losses=(0.4, 0.51, 0.42))]
+    assert recommend(lines, "default") | {"tied": 0, "support_error": 0} == {
+        "placement": "best", "action": "move", "support_gain": pytest.approx(0.27 / 3), "support_error": 0, "tied": 0,
+    }  # fmt: skip
+
+
+def test_of_those_that_cannot_be_told_apart_the_one_through_the_fewest_layers_is_taken():
+    lines = {
+        "default": [line(losses=(0.9, 0.9, 0.9))],
+        "deep": [line(losses=(0.1, 0.1, 0.2), layers=8)],
+        "shallow": [line(losses=(0.1, 0.2, 0.1), layers=1)],
+    }
+    found = recommend(lines, "default")
+    assert found["placement"] == "shallow" and found["tied"] == ["deep", "shallow"]
+
+
+def test_with_one_picture_a_class_the_default_stays():
+    found = recommend({"default": [line(losses=None)], "other": [line(losses=None)]}, "default")
+    assert (found["placement"], found["action"], found["support_gain"]) == ("default", "unknown", None)
