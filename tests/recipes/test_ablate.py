@@ -7,6 +7,7 @@ from kusabi.evaluation.stored import ABLATION
 from kusabi.recipes import ablate as module
 from kusabi.recipes.ablate import TRIALS, ablate
 from kusabi.recipes.adapt import adapt
+from kusabi.report.written import write_report
 from kusabi.spec_file import PLACEMENT, build, overlay, placement_fields
 
 QUICK = {
@@ -65,6 +66,11 @@ def test_every_placement_has_the_budget_and_the_recommended_one_is_taken_by_adap
     assert found["recommendation"]["placement"] in found["placements"]
     assert found["default"] in found["placements"] and found["recommendation"]["action"] in ("keep", "move")
     assert {trial["family"] for trial in found["trials"]} == {"top", "towers"}
+    for language, word in (("en", "Where the labelled pictures pull at the model"), ("ja", "教師画像がモデルのどこを")):
+        page = write_report([out], None, language).read_text(encoding="utf-8")
+        assert word in page and "<script" not in page and found["recommendation"]["placement"] in page
+    with pytest.raises(RunError, match="each has a page of its own"):
+        write_report([out, out], None, "en")
     fields = placement_fields(str(out))
     assert fields == placement_fields(str(out / PLACEMENT)) and fields["budget"] == 300
     taken = build(overlay({**QUICK, "adapter": {}}, {"adapter": fields}))

@@ -29,6 +29,15 @@ def read_curve(folder: Path) -> dict[str, Any]:
     return _read(folder, CURVE)
 
 
+def read_ablation(folder: Path) -> dict[str, Any]:
+    """The content of ``ablation.json``.
+
+    Raises:
+        RunError: As ``read_evaluation``.
+    """
+    return _read(folder, ABLATION)
+
+
 def _read(run: Path, name: str) -> dict[str, Any]:
     path = run / name
     try:

@@ -6,8 +6,9 @@ from typing import Any
 
 from kusabi.errors import RunError, SpecError
 from kusabi.evaluation.pool import pool, task_key
-from kusabi.evaluation.stored import CURVE, read_curve, read_evaluation, read_thumbnails
+from kusabi.evaluation.stored import ABLATION, CURVE, read_ablation, read_curve, read_evaluation, read_thumbnails
 from kusabi.files import write_bytes
+from kusabi.report.ablation_page import render_ablation
 from kusabi.report.curve_page import render_curve
 from kusabi.report.page import render
 from kusabi.report.words import LANGUAGES
@@ -17,7 +18,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, language: str = 
     """Write the page of some runs; those that differ in their seed alone are pooled.
 
     Args:
-        runs: Finished run folders, or the folder of a learning curve.
+        runs: Finished run folders, or the folder of a learning curve or of an ablation.
         out: The page; ``report.html`` in the run, or beside several runs, when absent.
         language: ``en`` or ``ja``.
 
@@ -27,8 +28,13 @@ def write_report(runs: Sequence[Path], out: Path | None = None, language: str = 
     """
     if language not in LANGUAGES:
         raise SpecError(f"--language {language}: not known; choose {' or '.join(LANGUAGES)}")
-    if any((run / CURVE).exists() for run in runs):
-        return _write_curve(runs, out, language)
+    for name, render_one in (
+        (CURVE, lambda folder: render_curve(read_curve(folder), language)),
+        (ABLATION, lambda folder: render_ablation(read_ablation(folder), language)),
+    ):
+        if any((run / name).exists() for run in runs):
+            _check_alone(runs)
+            return _written(out or runs[0] / _name(language), render_one(runs[0]))
     groups: dict[str, list[tuple[dict[str, Any], dict[str, str]]]] = {}
     for run in runs:
         evaluation = read_evaluation(run)
@@ -40,10 +46,11 @@ def write_report(runs: Sequence[Path], out: Path | None = None, language: str = 
     return _written(out or (runs[0] if len(runs) == 1 else runs[0].parent) / _name(language), render(tasks, language))
 
 
-def _write_curve(folders: Sequence[Path], out: Path | None, language: str) -> Path:
+def _check_alone(folders: Sequence[Path]) -> None:
     if len(folders) > 1:
-        raise RunError(f"{len(folders)} folders, a learning curve among them: a curve has a page of its own")
-    return _written(out or folders[0] / _name(language), render_curve(read_curve(folders[0]), language))
+        raise RunError(
+            f"{len(folders)} folders, a learning curve or an ablation among them: each has a page of its own"
+        )
 
 
 def _name(language: str) -> str:
