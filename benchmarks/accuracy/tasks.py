@@ -1,5 +1,6 @@
 """The tasks that methods are compared on. Defaults were chosen on two of them: these stay out of headline means."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.coloured_shapes import COLOURS, SHAPES, coloured_shapes
@@ -28,6 +29,17 @@ def _by(word: int, names: tuple[str, ...], cache: Path) -> tuple[Pool, Pool]:
     return tuple({name: joined(side, name) for name in names} for side in coloured_shapes(cache))  # type: ignore[return-value]
 
 
+def _icons(name: str) -> Callable[[Path], tuple[Pool, Pool]]:
+    """A task of icons; what draws them is imported when it is drawn."""
+
+    def pictures(cache: Path) -> tuple[Pool, Pool]:
+        from benchmarks import icons
+
+        return getattr(icons, name)(cache)
+
+    return pictures
+
+
 TASKS = {
     **DEVELOPMENT,
     "textile": Task(TEXTILE, FABRIC_SIZE, textile),
@@ -36,4 +48,7 @@ TASKS = {
     "easy_vqa_shape": Task(EASY_VQA, 84, lambda cache: _by(1, SHAPES, cache)),
     "easy_vqa_colour": Task(EASY_VQA, 84, lambda cache: _by(0, COLOURS, cache)),
     "digits": Task("scikit-learn load_digits (BSD)", 84, digits),
+    "openmoji": Task("OpenMoji (CC BY-SA 4.0) in @iconify/json 2.2.535 (npm)", 84, _icons("openmoji_groups")),
+    "hugeicons": Task("Hugeicons (MIT) in @iconify/json 2.2.535 (npm)", 84, _icons("hugeicons_families")),
+    "fluent": Task("Fluent UI System Icons (MIT) in @iconify/json 2.2.535 (npm)", 84, _icons("fluent_families")),
 }
