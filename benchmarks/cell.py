@@ -85,7 +85,11 @@ def open_cell(folder: Path, spec: AdaptSpec, query: QuerySide | None = None) -> 
         spec: Task, shots, seed, placement.
         query: Of another cell of the same task and placement, to save computing it again.
     """
-    question = pose(str(folder), spec, device="cpu", threads=None, watch=silent)
+    return cell_of(pose(str(folder), spec, device="cpu", threads=None, watch=silent), spec, query)
+
+
+def cell_of(question: Question, spec: AdaptSpec, query: QuerySide | None = None) -> Cell:
+    """The same from a question that is posed already."""
     layer = question.plan.first_layer["vision"]
     views = encode_views(
         question.backbone, question.dataset, question.split.support, layer, views=spec.data.views,
@@ -93,11 +97,12 @@ def open_cell(folder: Path, spec: AdaptSpec, query: QuerySide | None = None) -> 
     )  # fmt: skip
     with torch.no_grad():
         text = class_texts(question.backbone, question.prompts)
-    return Cell(question, views, text, query or _query_side(question, layer))
+    return Cell(question, views, text, query or query_side(question, layer))
 
 
 @torch.no_grad()
-def _query_side(question: Question, layer: int) -> QuerySide:
+def query_side(question: Question, layer: int) -> QuerySide:
+    """Query pictures as the frozen layers see them, block by block."""
     backbone, states, features = question.backbone, [], []
     pictures = question.split.query  # type: ignore[union-attr]  # tasks of the benchmark hold pictures out
     for block in blocks_of(pictures):

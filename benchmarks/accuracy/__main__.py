@@ -1,10 +1,12 @@
 """Measure what is missing of a stage: ``python -m benchmarks.accuracy --stage a``; stopped, it goes on where it was.
 
 Stage a: every method, five tasks, shots 1, 4 and 16, three seeds. Stage b: ours and the best peers of the development
-tasks, all tasks, five seeds. Several processes may share the work by ``--tasks``.
+tasks, all tasks, five seeds. Stages corrupted and new ask the same methods harder questions. Several processes may
+share the work by ``--tasks``.
 """
 
 import argparse
+import fcntl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +16,13 @@ from typing import Any
 
 import torch
 
+from benchmarks.accuracy.harder import Variant, base_to_new, corrupted_side, extras
 from benchmarks.accuracy.ours import OURS, run_ours, spec_of
 from benchmarks.accuracy.results import SCHEMA, Key, append, code, measured, missing, read_lines
-from benchmarks.accuracy.tasks import TASKS
-from benchmarks.cell import Cell, QuerySide, open_cell
+from benchmarks.accuracy.summary import headline, leading_peers
+from benchmarks.accuracy.tasks import MANY_CLASSES, TASKS
+from benchmarks.cell import Cell, QuerySide, cell_of, open_cell
+from benchmarks.origin import content_digest
 from benchmarks.peers import PEERS
 from benchmarks.peers.answers import Answers
 from benchmarks.peers.material import Material, gather
@@ -27,7 +32,10 @@ from kusabi.spec_file import build
 
 CACHE = Path(".cache/benchmarks")
 RESULTS = Path("benchmarks/results/accuracy")
+HERE = Path(__file__).parents[1]
 METHODS = (*OURS, *PEERS)
+LEADING = ("kusabi", "kusabi-text", "kusabi:lora", "kusabi:supra", "kusabi:sparse-adapter", "kusabi:mosa")
+BEST = 4  # peers that meet them in all stages but a
 
 
 @dataclass(frozen=True)
@@ -40,11 +48,18 @@ class Stage:
     steps: int = 100
     query: int = 500
     out: Path = RESULTS
+    variant: Variant = "plain"
 
 
 STAGES = {
     "a": Stage(("fashion", "letters", "digits", "easy_vqa", "textile"), (1, 4, 16), (0, 1, 2)),
     "b": Stage(tuple(TASKS), (1, 2, 4, 8, 16), (0, 1, 2, 3, 4)),
+    "corrupted": Stage(
+        headline(list(TASKS)), (4, 16), (0, 1, 2), out=RESULTS.with_name("accuracy_corrupted"), variant="corrupted"
+    ),
+    "new": Stage(
+        headline(MANY_CLASSES), (4, 16), (0, 1, 2), out=RESULTS.with_name("accuracy_new"), variant="base_to_new"
+    ),
     "quick": Stage(("digits",), (4,), (0,), steps=30, query=200, out=CACHE / "accuracy-quick"),
 }
 
@@ -58,6 +73,8 @@ def main(words: Sequence[str] | None = None) -> None:
     if asked.check:
         check(stage, asked.check, asked.cache)
         return
+    if asked.methods is None:
+        asked.methods = methods_of(asked.stage)
     deadline = time.monotonic() + 60 * asked.minutes if asked.minutes else float("inf")
     for task in asked.tasks or stage.tasks:
         measure(stage, task, asked, deadline)
@@ -68,7 +85,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
     parser.add_argument("--stage", choices=list(STAGES), default="a")
     parser.add_argument("--tasks", type=_known(TASKS), help="comma-separated; those of the stage when absent")
-    parser.add_argument("--methods", type=_known(METHODS), default=list(METHODS), help="comma-separated; default: all")
+    parser.add_argument("--methods", type=_known(METHODS), help="comma-separated; those of the stage when absent")
     parser.add_argument("--shots", type=_numbers, help="those of the stage when absent")
     parser.add_argument("--seeds", type=_numbers, help="those of the stage when absent")
     parser.add_argument("--minutes", type=float, help="begin no cell after so many")
@@ -79,6 +96,26 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
         help="measure one committed result again and compare",
     )  # fmt: skip
     return parser.parse_args(words)
+
+
+def methods_of(name: str) -> list[str]:
+    """All in stages a and quick; else zero-shot, ours, and the peers that were best on the development tasks.
+
+    Raises:
+        SystemExit: When stage a lacks runs of the development tasks.
+    """
+    if name in ("a", "quick"):
+        return list(METHODS)
+    first = STAGES["a"]
+    lines = {method: read_lines(first.out, method) for method in PEERS}
+    tasks = [task for task in first.tasks if task not in headline(first.tasks)]
+    peers, lacking = leading_peers(lines, tasks, first.shots, first.seeds, BEST)
+    if lacking:
+        raise SystemExit(
+            f"stage {name} takes the {BEST} best peers of stage a on {' and '.join(tasks)}; runs are missing there of "
+            f"{', '.join(lacking)}: measure them first, or name --methods"
+        )
+    return [method for method in METHODS if method in ("zero_shot", *LEADING, *peers)]
 
 
 def measure(stage: Stage, task: str, asked: argparse.Namespace, deadline: float) -> None:
@@ -100,22 +137,33 @@ def measure(stage: Stage, task: str, asked: argparse.Namespace, deadline: float)
 
 
 def laid_out(task: str, stage: Stage, cache: Path) -> Path:
-    """The task as an ordinary folder."""
-    folder = cache / "pictures" / f"accuracy-{task}"
-    cache.mkdir(parents=True, exist_ok=True)
-    learned, judged = TASKS[task].pictures(cache)
-    lay_out(learned, balanced(judged, stage.query), folder)
+    """The task as an ordinary folder, named by the code that draws it: whoever comes first lays it out, once."""
+    drawing = content_digest([*HERE.glob("*.py"), HERE / "accuracy" / "tasks.py"], HERE)[:8]
+    folder = cache / "pictures" / f"accuracy-{task}-{stage.query}-{drawing}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".accuracy-{task}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            learned, judged = TASKS[task].pictures(cache)
+            lay_out(learned, balanced(judged, stage.query), folder)
     return folder
 
 
 def opened(folder: Path, stage: Stage, key: Key, query: QuerySide | None) -> tuple[Cell, Material]:
     """What all methods of a cell share."""
-    cell = open_cell(folder, build(base_of(stage, key)), query)
+    spec, new_prompts = build(base_of(stage, key)), ()
+    if stage.variant == "base_to_new":
+        question, new_prompts = base_to_new(folder, spec)
+        cell = cell_of(question, spec, query)
+    elif stage.variant == "corrupted":
+        cell = cell_of(corrupted_side(folder, spec), spec, query)
+    else:
+        cell = open_cell(folder, spec, query)
     question, (_, shots, seed) = cell.question, key
     material = gather(
         question.backbone, question.dataset, question.split.support, question.split.query,  # type: ignore[union-attr]
         question.prompts, shots=shots, seed=seed, steps=stage.steps, precision=question.precision,
-        words=question.dataset.classes,
+        words=question.dataset.classes, new_prompts=new_prompts,
     )  # fmt: skip
     return cell, material
 
@@ -136,7 +184,8 @@ def line_of(method: str, cell: Cell, material: Material, stage: Stage, key: Key)
     facts = environment()
     return {
         "schema": SCHEMA, "method": method, "task": task, "shots": shots, "seed": seed, "steps": stage.steps,
-        **measured(answers, cell.query.labels.cpu().numpy()),
+        **measured(answers, (labels := cell.query.labels.cpu().numpy())),
+        **extras(stage.variant, answers, labels, material.classes),
         "data": cell.question.dataset.digest, "backbone": cell.question.backbone.digest, "code": code(),
         "threads": torch.get_num_threads(), **{name: facts[name] for name in ("processor", "torch", "transformers")},
     }  # fmt: skip
@@ -145,7 +194,7 @@ def line_of(method: str, cell: Cell, material: Material, stage: Stage, key: Key)
 def _answers(method: str, cell: Cell, material: Material, stage: Stage, key: Key) -> Answers:
     if method in PEERS:
         return PEERS[method].run(material)
-    return run_ours(cell, spec_of(method, base_of(stage, key)))
+    return run_ours(cell, spec_of(method, base_of(stage, key)), material.new_prompts)
 
 
 def check(stage: Stage, asked: Sequence[str], cache: Path) -> None:

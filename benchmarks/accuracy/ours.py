@@ -1,6 +1,6 @@
 """Kusabi's own kinds and presets as methods, judged as stored, on the same views and steps as the peers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from kusabi.spec import AdaptSpec
 from kusabi.spec_file import build, overlay
 from kusabi.training.learn import learn, rescale
 from kusabi.training.scale_choice import choose_scales
+from kusabi.training.texts import class_texts
 
 DENSITY = {"adapter": {"density": 0.005}}  # one budget for all: that of the default
 ONE_BUDGET = ("shira-random", "shira-magnitude", "shira-snip", "super-tuning", "saft", "gps", "drop-and-grow")
@@ -39,8 +40,14 @@ def spec_of(name: str, base: Mapping[str, Any]) -> AdaptSpec:
     return build(overlay(base, OURS[name][1]))
 
 
-def run_ours(cell: Cell, spec: AdaptSpec) -> Answers:
-    """Train, store, answer: what ``kusabi adapt`` does, on a cell's shared views."""
+def run_ours(cell: Cell, spec: AdaptSpec, new_prompts: Sequence[Sequence[str]] = ()) -> Answers:
+    """Train, store, answer: what ``kusabi adapt`` does, on a cell's shared views.
+
+    Args:
+        cell: What is shared.
+        spec: The method.
+        new_prompts: Of classes to answer as well that have no labelled picture.
+    """
     began = now()
     setting, question = cell.setting(spec), cell.question
     learned = learn(setting, cell.views)
@@ -54,17 +61,22 @@ def run_ours(cell: Cell, spec: AdaptSpec) -> Answers:
     )  # fmt: skip
     whole = Adapter(learned.parts, head, about)
     stored, adapter = len(pack(whole)[0]), rounded(whole)
-    chances = probabilities(cell, adapter)
+    chances = probabilities(cell, adapter, new_prompts)
     trained = sum(map(len, adapter.parts)) + sum(tensor.numel() for tensor in adapter.head.values())
     return Answers(chances, trained, stored, seconds, {"alpha": scales.alpha, "head_alpha": scales.head_alpha})
 
 
 @torch.no_grad()
-def probabilities(cell: Cell, adapter: Adapter) -> Any:
-    """Of the query pictures, ``(m, C)``, by the adapter as stored."""
+def probabilities(cell: Cell, adapter: Adapter, new_prompts: Sequence[Sequence[str]] = ()) -> Any:
+    """Of the query pictures, ``(m, C + N)``, by the adapter as stored; new classes join by the rule of the peers."""
     backbone, query = cell.question.backbone, cell.query
     head = classifier(backbone, adapter)
     with attached(backbone.module, *adapter.parts):
-        logits = torch.cat([head(finish(backbone, states, query.layer)) for states in query.states.split(50)])
+        features = torch.cat([finish(backbone, states, query.layer) for states in query.states.split(50)])
+        text = class_texts(backbone, [*cell.question.prompts, *new_prompts]) if new_prompts else None
+    # Row by row in the blocks of before: a product's last bits may depend on its height.
+    logits = torch.cat([head(block) for block in features.split(50)])
     own = logits.double().softmax(dim=1).cpu().numpy()
-    return joined(own, own)
+    if text is None:
+        return own
+    return joined(own, (backbone.scale * features @ text.T).double().cpu().numpy())

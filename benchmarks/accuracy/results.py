@@ -1,7 +1,9 @@
 """Results on disk: one file of JSON lines for every method, one line for a task, a number of shots and a seed."""
 
+import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,18 +26,24 @@ def file_of(folder: Path, method: str) -> Path:
 
 
 def read_lines(folder: Path, method: str) -> dict[Key, dict[str, Any]]:
-    """Everything measured of a method; of several lines for one cell the last."""
+    """Everything measured of a method; of several lines for one cell the last. An unfinished last line is left out."""
     path = file_of(folder, method)
-    texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    texts = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
     lines = [json.loads(text) for text in texts]
     return {(line["task"], line["shots"], line["seed"]): line for line in lines}
 
 
 def append(folder: Path, line: Mapping[str, Any]) -> None:
-    """Add a line, whole: several processes may write."""
+    """Add a line, whole, under a lock: several processes may write. What a killed one left unfinished is cut off."""
     folder.mkdir(parents=True, exist_ok=True)
-    with file_of(folder, line["method"]).open("ab") as file:
+    with file_of(folder, line["method"]).open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        there = file.read()
+        file.truncate(there.rfind(b"\n") + 1)
         file.write((json.dumps(line, allow_nan=False) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def measured(answers: Answers, labels: NDArray[np.int64]) -> dict[str, Any]:

@@ -87,3 +87,17 @@ def worst_against_zero_shot(lines: Lines, method: str, seeds: Sequence[int]) -> 
         if own is not None and zero is not None:
             found.append((100 * (own - zero), task, shots))
     return min(found) if found else None
+
+
+def leading_peers(
+    lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int], count: int
+) -> tuple[list[str], list[str]]:
+    """The most accurate methods of other people on some tasks, and those that lack a run there.
+
+    Zero-shot is no peer here, and methods with our prototypes are none. Ties go by name.
+    """
+    named = sorted(method for method in lines if "+" not in method and method != "zero_shot")
+    means = {method: [mean_over(lines[method], tasks, n, seeds) for n in shots] for method in named}
+    lacking = [method for method in named if None in means[method]]
+    whole = [method for method in named if method not in lacking]
+    return sorted(whole, key=lambda method: -sum(mean or 0 for mean in means[method]))[:count], lacking

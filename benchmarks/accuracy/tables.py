@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy.__main__ import METHODS, RESULTS, STAGES
+from benchmarks.accuracy.__main__ import METHODS, STAGES
+from benchmarks.accuracy.harder_tables import page_corrupted, page_new
 from benchmarks.accuracy.ours import OURS
 from benchmarks.accuracy.plots import draw
 from benchmarks.accuracy.results import read_lines
@@ -30,11 +31,17 @@ def main(words: Sequence[str] | None = None) -> None:
     """Write the page and the plots."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy.tables", description=__doc__)
     parser.add_argument("--stage", choices=[name for name in STAGES if name != "quick"], default="a")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, help="folder of the lines; that of the stage when absent")
     asked = parser.parse_args(words)
+    asked.results = asked.results or STAGES[asked.stage].out
     lines: Lines = {method: found for method in METHODS if (found := read_lines(asked.results, method))}
     stage = STAGES[asked.stage]
     out = asked.results.parent / f"accuracy_stage_{asked.stage}.md"
+    if stage.variant != "plain":
+        harder = page_corrupted if stage.variant == "corrupted" else page_new
+        write_bytes(out, harder(lines, TITLES, stage.tasks, stage.shots, stage.seeds).encode())
+        print(out)
+        return
     write_bytes(out, page(lines, stage.tasks, stage.shots, stage.seeds).encode())
     draw(lines, stage.tasks, stage.shots, stage.seeds, out.with_suffix(".svg"))
     print(out)

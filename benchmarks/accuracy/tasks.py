@@ -40,6 +40,16 @@ def _icons(name: str) -> Callable[[Path], tuple[Pool, Pool]]:
     return pictures
 
 
+MANY_CLASSES = [
+    "fashion",
+    "letters",
+    "easy_vqa",
+    "easy_vqa_colour",
+    "digits",
+    "openmoji",
+    "hugeicons",
+    "fluent",
+]  # >= 8
 TASKS = {
     **DEVELOPMENT,
     "textile": Task(TEXTILE, FABRIC_SIZE, textile),

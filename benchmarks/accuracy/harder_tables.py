@@ -1,0 +1,88 @@
+"""Pages of the harder questions. Only methods with every run are given a number; what is missing is named."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from benchmarks.accuracy.corruptions import GRID, STRENGTHS
+from benchmarks.accuracy.results import Key
+from benchmarks.accuracy.summary import Lines
+from benchmarks.main_job_block import table
+
+Line = Mapping[str, Any]
+
+
+def page_corrupted(
+    lines: Lines, titles: Mapping[str, str], tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int]
+) -> str:
+    """Mean accuracy by kind of corruption and by severity, over tasks and seeds."""
+    parts = ["# Accuracy on corrupted query pictures", _lead(lines, titles, tasks, shots, seeds)]
+    for n in shots:
+        values = {}
+        for method, of in _whole(lines, tasks, [n], seeds).items():
+            at = {point: _mean(of, tasks, n, seeds, _at(*point)) for point in GRID}
+            kinds = [np.mean([at[kind, severity] for severity in range(1, 6)]) for kind in STRENGTHS]
+            severities = [np.mean([at[kind, severity] for kind in STRENGTHS]) for severity in range(1, 6)]
+            values[method] = [float(np.mean(kinds)), *map(float, (*kinds, *severities))]
+        head = ["method", "mean", *STRENGTHS, *(f"severity {severity}" for severity in range(1, 6))]
+        parts += [f"## {n} shots", _ranked(values, titles, head)]
+    return "\n\n".join(parts) + "\n"
+
+
+def page_new(
+    lines: Lines, titles: Mapping[str, str], tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int]
+) -> str:
+    """Base, new, their harmonic mean, and all pictures among all classes; then the harmonic mean task by task."""
+    parts = [
+        "# Accuracy from base to new classes", _lead(lines, titles, tasks, shots, seeds),
+        "Base: pictures of trained classes among these. New: pictures of the other classes among those. All: all "
+        "pictures among all classes; the texts say how likely any trained class is at all, and the method shares that "
+        "among them. Means are over tasks and seeds; the harmonic mean is taken in each run.",
+    ]  # fmt: skip
+    for n in shots:
+        values = {}
+        for method, of in _whole(lines, tasks, [n], seeds).items():
+            fields = [_mean(of, tasks, n, seeds, _field(f)) for f in ("harmonic_mean", "base", "new", "accuracy")]
+            by_task = [_mean(of, [task], n, seeds, _field("harmonic_mean")) for task in tasks]
+            values[method] = [*fields, *by_task]
+        parts += [f"## {n} shots", _ranked(values, titles, ["method", "harmonic mean", "base", "new", "all", *tasks])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _lead(
+    lines: Lines, titles: Mapping[str, str], tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int]
+) -> str:
+    wanted = len(tasks) * len(shots) * len(seeds)
+    keys = set(product(tasks, shots, seeds))
+    partial = [f"{titles[m]} ({len(keys & of.keys())} of {wanted})" for m, of in lines.items() if keys - of.keys()]
+    missing = f" Runs are missing of: {', '.join(partial)}." if partial else ""
+    return f"Tasks: {', '.join(tasks)}; {len(seeds)} seeds.{missing}"
+
+
+def _whole(lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int]) -> Lines:
+    keys = set(product(tasks, shots, seeds))
+    return {method: of for method, of in lines.items() if keys <= of.keys()}
+
+
+def _at(kind: str, severity: int) -> Callable[[Line], float]:
+    return lambda line: line["corruptions"][f"{kind} {severity}"]
+
+
+def _field(name: str) -> Callable[[Line], float]:
+    return lambda line: line[name]
+
+
+def _mean(
+    of: Mapping[Key, Line], tasks: Sequence[str], shots: int, seeds: Sequence[int], value: Callable[[Line], float]
+) -> float:
+    return float(np.mean([[value(of[task, shots, seed]) for seed in seeds] for task in tasks]))
+
+
+def _ranked(values: Mapping[str, Sequence[float]], titles: Mapping[str, str], head: Sequence[str]) -> str:
+    """Best first by the first number."""
+    if not values:
+        return "No method has every run."
+    order = sorted(values, key=lambda method: -values[method][0])
+    return table(head, [[titles[method], *(f"{100 * value:.1f}" for value in values[method])] for method in order])
