@@ -142,7 +142,7 @@ def _costs(lines: Lines, seeds: Sequence[int]) -> str:
             TITLES[method], f"{mean['trained']:,.0f}", f"{mean['stored_bytes'] / 1000:,.1f}", f"{mean['seconds']:.1f}",
             f"{worst[0]:+.1f} ({worst[1]}, {worst[2]} shots)" if worst else "–",
         ])  # fmt: skip
-    return _table(["method", "trained numbers", "kB", "seconds", "worst against zero-shot"], rows)
+    return _table(["method", "trained numbers", "kB", "processor seconds", "worst against zero-shot"], rows)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ FLOAT = 4  # bytes of a stored number: what the methods' own code writes
 class Answers:
     """``probabilities`` ``(m, C + N)``, float64: of the ``C`` trained classes, then of ``N`` classes without a picture.
 
-    ``trained`` counts the numbers that were learned; ``stored`` is in bytes, beside the backbone; ``seconds`` went into
-    learning, without the frozen features and without the query; ``chosen`` is what was chosen on the support set.
+    ``trained`` counts the numbers that were learned; ``stored`` is in bytes, beside the backbone; ``seconds`` of the
+    processor went into learning, without the frozen features and without the query; ``chosen`` is what was chosen on
+    the support set.
     """
 
     probabilities: NDArray[np.float64]
@@ -67,5 +68,5 @@ def joined(own: NDArray[np.float64], text_logits: NDArray[np.float64]) -> NDArra
 
 
 def now() -> float:
-    """Seconds of the clock that costs are measured with."""
-    return time.perf_counter()
+    """Processor seconds of this process: what a method costs, whatever else the machine does meanwhile."""
+    return time.process_time()

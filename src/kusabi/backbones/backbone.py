@@ -24,7 +24,7 @@ class Backbone:
 
     ``digest`` and ``tensor_digests`` are of the tensors as stored in the file; the latter by their names in
     ``module``. ``blocks`` names each tower's blocks from bottom to top. ``text_length`` is in tokens; ``full_length``
-    models are always shown that many.
+    models are always shown that many. ``class_token`` vision towers pool their first token and no other.
     """
 
     module: nn.Module
@@ -45,6 +45,7 @@ class Backbone:
     input_sizes: InputSizes
     text_length: int
     full_length: bool
+    class_token: bool
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """Unit rows, shape ``(B, D)``, float32; differentiable.

@@ -87,6 +87,7 @@ def load_backbone(
         input_sizes=sizes,
         text_length=_text_length(config.text_config, family, tokenizer),
         full_length=family.full_length,
+        class_token=family.class_token,
     )
 
 

@@ -17,7 +17,7 @@ class Family:
 
     ``vision_blocks`` and ``text_blocks`` are dotted names of module lists, bottom block first. ``full_length`` families
     pool a padded text position and always read their full length; ``shifted_positions`` count text positions from
-    behind the padding index.
+    behind the padding index; ``class_token`` vision towers pool their first token and no other.
     """
 
     model_type: str
@@ -28,6 +28,7 @@ class Family:
     similarity: Literal["softmax", "sigmoid"] = "softmax"
     full_length: bool = False
     shifted_positions: bool = False
+    class_token: bool = True
 
 
 _BERT_BLOCKS = "text_model.encoder.layer"
@@ -36,13 +37,20 @@ FAMILIES = {
     family.model_type: family
     for family in (
         Family("clip", "CLIPModel"),
-        Family("siglip", "SiglipModel", similarity="sigmoid", full_length=True),
-        Family("siglip2", "Siglip2Model", resizing="patches", similarity="sigmoid", full_length=True),
+        Family("siglip", "SiglipModel", similarity="sigmoid", full_length=True, class_token=False),
+        Family(
+            "siglip2", "Siglip2Model", resizing="patches", similarity="sigmoid", full_length=True, class_token=False
+        ),
         Family("metaclip_2", "MetaClip2Model"),
         Family("altclip", "AltCLIPModel", text_blocks="text_model.roberta.encoder.layers", shifted_positions=True),
         Family("chinese_clip", "ChineseCLIPModel", text_blocks=_BERT_BLOCKS),
         Family(
-            "align", "AlignModel", vision_blocks="vision_model.encoder.blocks", text_blocks=_BERT_BLOCKS, resizing="any"
+            "align",
+            "AlignModel",
+            vision_blocks="vision_model.encoder.blocks",
+            text_blocks=_BERT_BLOCKS,
+            resizing="any",
+            class_token=False,
         ),
         Family("vision-text-dual-encoder", "VisionTextDualEncoderModel", text_blocks=_BERT_BLOCKS),
     )
@@ -82,7 +90,10 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
             f"{', '.join(_VISION_TOWERS)}; text towers: {', '.join(_TEXT_TOWERS)}"
         )
     blocks, resizing = _VISION_TOWERS[vision]
-    return replace(family, vision_blocks=blocks, resizing=resizing, shifted_positions=_TEXT_TOWERS[text])
+    return replace(
+        family, vision_blocks=blocks, resizing=resizing, shifted_positions=_TEXT_TOWERS[text],
+        class_token=vision != "siglip_vision_model",
+    )  # fmt: skip
 
 
 def _tower(config: Mapping[str, Any], name: str) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.targets import Plan
 from kusabi.backbones.backbone import Backbone
+from kusabi.backbones.class_token import class_token_alone
 from kusabi.backbones.prefix import finish
 from kusabi.training.cross_fit import CrossFit
 from kusabi.training.texts import class_texts
@@ -31,7 +32,8 @@ def logits_of(
     if views.layer is None:
         images = views.features[torch.as_tensor(rows, device=views.features.device)]
     else:
-        images = finish(backbone, views.batch(rows), views.layer)
+        with class_token_alone(backbone):
+            images = finish(backbone, views.batch(rows), views.layer)
     text = class_texts(backbone, prompts) if "text" in plan.first_layer else None
     if isinstance(classifier, CrossFit):
         return Forward(images, classifier(images, text, rows))

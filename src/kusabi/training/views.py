@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kusabi.backbones.backbone import Backbone
+from kusabi.backbones.class_token import class_token_alone
 from kusabi.backbones.prefix import carry, enter, finish
 from kusabi.backbones.preprocessing import pixels
 from kusabi.data.augmentation import augmented
@@ -136,8 +137,9 @@ def adapted_features(backbone: Backbone, views: Views) -> Tensor:
     if views.layer is None:
         return views.features
     count = len(views.labels)
-    starts = range(0, count, BLOCK)
-    return torch.cat([finish(backbone, views.batch(range(at, min(at + BLOCK, count))), views.layer) for at in starts])
+    blocks = [range(at, min(at + BLOCK, count)) for at in range(0, count, BLOCK)]
+    with class_token_alone(backbone):
+        return torch.cat([finish(backbone, views.batch(rows), views.layer) for rows in blocks])
 
 
 def blocks_of(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
