@@ -8,6 +8,7 @@ from PIL import Image
 from benchmarks.accuracy import __main__ as runner
 from benchmarks.accuracy.ours import OURS, spec_of
 from benchmarks.accuracy.plots import draw
+from benchmarks.accuracy.ranks import draw_ranks, ranks
 from benchmarks.accuracy.results import append, file_of, measured, missing, read_lines, right
 from benchmarks.accuracy.summary import best_peer, cell_mean, difference, headline, mean_over, worst_against_zero_shot
 from benchmarks.accuracy.tables import METHODS, TITLES, page
@@ -135,6 +136,19 @@ def test_the_page_shows_what_is_there_and_a_dash_where_nothing_is(lines, tmp_pat
     draw(lines, ("digits", "fashion"), (4,), (0, 1), tmp_path / "plot.svg")
     assert "lora" in (tmp_path / "plot.svg").read_text(encoding="utf-8") or (tmp_path / "plot.svg").stat().st_size > 1e4
     draw(lines, ("digits", "fashion"), (4, 16), (0, 1), tmp_path / "none.svg")
+    assert not (tmp_path / "none.svg").exists()
+
+
+def test_places_are_of_headline_cells_and_ties_share_theirs(lines, tmp_path):
+    lines["tip_adapter"] = lines["lora"]
+    lines["coop"] = {("digits", 4, 0): lines["lora"]["digits", 4, 0]}  # not measured everywhere
+    found = ranks(lines, ("digits", "fashion"), (4,), (0, 1))
+    assert list(found.items()) == [
+        ("kusabi-rows", [1.0]), ("kusabi", [2.0]), ("lora", [3.5]), ("tip_adapter", [3.5]), ("zero_shot", [5.0])
+    ]  # fmt: skip
+    draw_ranks(lines, TITLES, ("digits", "fashion"), (4,), (0, 1), tmp_path / "ranks.svg")
+    assert (tmp_path / "ranks.svg").stat().st_size > 1e4
+    draw_ranks(lines, TITLES, ("digits", "fashion"), (16,), (0, 1), tmp_path / "none.svg")
     assert not (tmp_path / "none.svg").exists()
 
 
