@@ -54,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> None:
         precision=resolve("auto", "cpu"),
     )  # fmt: skip
     for name in asked.methods:
-        own: str = SETTING_OF.get(name, name)
+        own = SETTING_OF.get(name) or name
         for factor in asked.factors:
             setting = replace(SETTINGS[own], rate=SETTINGS[own].rate * factor)
             with patch.dict(SETTINGS, {own: setting}):

@@ -1,26 +1,29 @@
 """Measure what is missing of a stage: ``python -m benchmarks.accuracy --stage a``; stopped, it goes on where it was.
 
 Stage a: every method, five tasks, shots 1, 4 and 16, three seeds. Stage b: ours and the best peers of the development
-tasks, all tasks, five seeds. Stages corrupted and new ask the same methods harder questions. Several processes may
-share the work by ``--tasks``.
+tasks, all tasks, five seeds. Stages corrupted and new ask the same methods harder questions. Stage published gives
+methods the schedules of their papers, to see what a hundred updates cost them. Stage classic is for those who have the
+eleven data sets of the papers and a model that papers use: ``--backbone openai/clip-vit-base-patch16``. Several
+processes may share the work by ``--tasks``.
 """
 
 import argparse
 import fcntl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.accuracy.harder import Variant, base_to_new, corrupted_side, extras
+from benchmarks.accuracy.harder import base_to_new, corrupted_side, extras
 from benchmarks.accuracy.ours import OURS, run_ours, spec_of
+from benchmarks.accuracy.published import PUBLISHED, run_published, steps_of
 from benchmarks.accuracy.results import SCHEMA, Key, append, code, measured, missing, read_lines
+from benchmarks.accuracy.stages import CACHE, STAGES, Stage
 from benchmarks.accuracy.summary import headline, leading_peers
-from benchmarks.accuracy.tasks import MANY_CLASSES, TASKS
+from benchmarks.accuracy.tasks import TASKS
 from benchmarks.cell import Cell, QuerySide, cell_of, open_cell
 from benchmarks.origin import content_digest
 from benchmarks.peers import PEERS
@@ -30,38 +33,10 @@ from benchmarks.pool import balanced, lay_out
 from kusabi.recipes.environment import environment
 from kusabi.spec_file import build
 
-CACHE = Path(".cache/benchmarks")
-RESULTS = Path("benchmarks/results/accuracy")
 HERE = Path(__file__).parents[1]
 METHODS = (*OURS, *PEERS)
 LEADING = ("kusabi", "kusabi-text", "kusabi:lora", "kusabi:supra", "kusabi:sparse-adapter", "kusabi:mosa")
 BEST = 4  # peers that meet them in all stages but a
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What is measured, at how many updates, on how many query pictures, and where it goes."""
-
-    tasks: Sequence[str]
-    shots: Sequence[int]
-    seeds: Sequence[int]
-    steps: int = 100
-    query: int = 500
-    out: Path = RESULTS
-    variant: Variant = "plain"
-
-
-STAGES = {
-    "a": Stage(("fashion", "letters", "digits", "easy_vqa", "textile"), (1, 4, 16), (0, 1, 2)),
-    "b": Stage(tuple(TASKS), (1, 2, 4, 8, 16), (0, 1, 2, 3, 4)),
-    "corrupted": Stage(
-        headline(list(TASKS)), (4, 16), (0, 1, 2), out=RESULTS.with_name("accuracy_corrupted"), variant="corrupted"
-    ),
-    "new": Stage(
-        headline(MANY_CLASSES), (4, 16), (0, 1, 2), out=RESULTS.with_name("accuracy_new"), variant="base_to_new"
-    ),
-    "quick": Stage(("digits",), (4,), (0,), steps=30, query=200, out=CACHE / "accuracy-quick"),
-}
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -69,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> None:
     asked = arguments(words)
     if asked.threads is not None:
         torch.set_num_threads(asked.threads)
-    stage: Stage = STAGES[asked.stage]
+    stage: Stage = STAGES[asked.stage].of(asked.backbone)
     if asked.check:
         check(stage, asked.check, asked.cache)
         return
@@ -90,6 +65,9 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=_numbers, help="those of the stage when absent")
     parser.add_argument("--minutes", type=float, help="begin no cell after so many")
     parser.add_argument("--threads", type=int, help="of this process; one per core and task is quickest")
+    parser.add_argument(
+        "--backbone", help="model folder or Hub id, at its own input size; the embedded one when absent"
+    )
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument(
         "--check", nargs=4, metavar=("TASK", "METHOD", "SHOTS", "SEED"),
@@ -99,13 +77,18 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def methods_of(name: str) -> list[str]:
-    """All in stages a and quick; else zero-shot, ours, and the peers that were best on the development tasks.
+    """Methods of a stage: all, those with a schedule, or ours and the best peers.
+
+    All in stages a, quick and classic, those with a schedule in published; else zero-shot, ours, and the peers that
+    were best on the development tasks.
 
     Raises:
         SystemExit: When stage a lacks runs of the development tasks.
     """
-    if name in ("a", "quick"):
+    if name in ("a", "quick", "classic"):
         return list(METHODS)
+    if name == "published":
+        return list(PUBLISHED)
     first = STAGES["a"]
     lines = {method: read_lines(first.out, method) for method in PEERS}
     tasks = [task for task in first.tasks if task not in headline(first.tasks)]
@@ -171,8 +154,10 @@ def opened(folder: Path, stage: Stage, key: Key, query: QuerySide | None) -> tup
 def base_of(stage: Stage, key: Key) -> dict[str, Any]:
     """Fields of a spec that the cell decides."""
     task, shots, seed = key
+    own = {"input_size": TASKS[task].input_size} if stage.backbone == "mini" else {}
+    backbone = {"backbone": stage.backbone, **own}
     return {
-        "seed": seed, "backbone": {"input_size": TASKS[task].input_size}, "data": {"shots": shots},
+        "seed": seed, "backbone": backbone, "data": {"shots": shots},
         "training": {"steps": stage.steps},
     }  # fmt: skip
 
@@ -183,7 +168,8 @@ def line_of(method: str, cell: Cell, material: Material, stage: Stage, key: Key)
     answers = _answers(method, cell, material, stage, key)
     facts = environment()
     return {
-        "schema": SCHEMA, "method": method, "task": task, "shots": shots, "seed": seed, "steps": stage.steps,
+        "schema": SCHEMA, "method": method, "task": task, "shots": shots, "seed": seed,
+        "steps": steps_of(method, shots) if stage.variant == "published" else stage.steps,
         **measured(answers, (labels := cell.query.labels.cpu().numpy())),
         **extras(stage.variant, answers, labels, material.classes),
         "data": cell.question.dataset.digest, "backbone": cell.question.backbone.digest, "code": code(),
@@ -192,6 +178,8 @@ def line_of(method: str, cell: Cell, material: Material, stage: Stage, key: Key)
 
 
 def _answers(method: str, cell: Cell, material: Material, stage: Stage, key: Key) -> Answers:
+    if stage.variant == "published":
+        return run_published(method, material)
     if method in PEERS:
         return PEERS[method].run(material)
     return run_ours(cell, spec_of(method, base_of(stage, key)), material.new_prompts)

@@ -20,7 +20,7 @@ from kusabi.recipes.question import Question, pose
 from kusabi.recipes.watch import silent
 from kusabi.spec import AdaptSpec
 
-Variant = Literal["plain", "corrupted", "base_to_new"]
+Variant = Literal["plain", "corrupted", "base_to_new", "published"]
 CORRUPTED = 100  # query pictures that are corrupted, at most; each becomes twenty
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy.__main__ import METHODS, STAGES
+from benchmarks.accuracy.__main__ import METHODS
 from benchmarks.accuracy.harder_tables import page_corrupted, page_new
 from benchmarks.accuracy.ours import OURS
 from benchmarks.accuracy.plots import draw
 from benchmarks.accuracy.ranks import draw_ranks, ranks
 from benchmarks.accuracy.results import read_lines
+from benchmarks.accuracy.stages import STAGES
 from benchmarks.accuracy.summary import (
     Lines,
     best_peer,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.accuracy.classic import CLASSIC
 from benchmarks.coloured_shapes import COLOURS, SHAPES, coloured_shapes
 from benchmarks.development import DEVELOPMENT
 from benchmarks.digits import digits
@@ -50,7 +51,7 @@ MANY_CLASSES = [
     "hugeicons",
     "fluent",
 ]  # >= 8
-TASKS = {
+TASKS: dict[str, Task] = {
     **DEVELOPMENT,
     "textile": Task(TEXTILE, FABRIC_SIZE, textile),
     "textile_global": Task(TEXTILE, FABRIC_SIZE, _two_defects),
@@ -62,3 +63,6 @@ TASKS = {
     "hugeicons": Task("Hugeicons (MIT) in @iconify/json 2.2.535 (npm)", 84, _icons("hugeicons_families")),
     "fluent": Task("Fluent UI System Icons (MIT) in @iconify/json 2.2.535 (npm)", 84, _icons("fluent_families")),
 }
+
+OWN = tuple(TASKS)  # what is to be had without asking anyone
+TASKS |= CLASSIC
