@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check bench bench-accuracy clean
+.PHONY: demo test check bench bench-accuracy bench-speed clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kusabi needs Python 3.11 or newer; set PYTHON=")'
@@ -31,6 +31,9 @@ bench: .venv/ready ## accuracy of the main job on three tasks; results under ben
 bench-accuracy: .venv/ready ## every method beside its peers, hours, resumable (STAGE=b: more); QUICK=1: all methods once, minutes
 	$(BIN)/python -m benchmarks.accuracy --stage $(if $(QUICK),quick,$(or $(STAGE),a))
 	$(if $(QUICK),,$(BIN)/python -m benchmarks.accuracy.tables --stage $(or $(STAGE),a))
+
+bench-speed: .venv/ready ## beside stock PEFT, an hour and more; QUICK=1: under ten minutes, written to .cache; DEVICE=cuda
+	$(BIN)/python -m benchmarks.speed --device $(or $(DEVICE),cpu) $(if $(QUICK),--quick --out .cache/benchmarks/speed/quick.json)
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kusabi.adapters import attach
+from kusabi.adapters import attach, fold
 from kusabi.adapters.attach import attached, merge
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.errors import AdapterError
@@ -132,11 +132,27 @@ def test_a_delta_that_fits_in_part_writes_nothing(towers, digest):
     assert digest(module) == before
 
 
+WAYS = pytest.mark.parametrize("way", [attach, fold], ids=["one by one", "in one pass"])
+
+
+@pytest.fixture
+def joining(monkeypatch):
+    # The short way serves a sparse delta alone; without it, all goes the way of those that share weights.
+    def through(way):
+        if way is attach:
+            monkeypatch.setattr(attach, "suits", lambda weights: False)
+        return way
+
+    return through
+
+
+@WAYS
 @pytest.mark.parametrize(("step", "at"), [("_read", 3), ("_write", 1), ("_write", 2)])
 def test_all_originals_are_gathered_before_the_first_write_and_joining_may_stop_anywhere(
-    towers, digest, monkeypatch, step, at
+    towers, digest, monkeypatch, joining, way, step, at
 ):
-    module, real, states = towers(), getattr(attach, step), []
+    way = joining(way)
+    module, real, states = towers(), getattr(way, step), []
 
     def stopping(*arguments):
         states.append(digest(module))
@@ -145,16 +161,17 @@ def test_all_originals_are_gathered_before_the_first_write_and_joining_may_stop_
         return real(*arguments)
 
     before = digest(module)
-    monkeypatch.setattr(attach, step, stopping)
+    monkeypatch.setattr(way, step, stopping)
     with pytest.raises(KeyboardInterrupt), attached(module, delta_on(FUSED, OUT, UP)):
         pytest.fail("entered")
     assert digest(module) == before
     assert step == "_write" or states == [before] * 3
 
 
+@WAYS
 @pytest.mark.parametrize("at", [1, 2, 3])
-def test_ctrl_c_while_leaving_still_restores_everything(towers, digest, monkeypatch, at):
-    module, real, calls = towers(), attach._write, []
+def test_ctrl_c_while_leaving_still_restores_everything(towers, digest, monkeypatch, joining, way, at):
+    module, real, calls = towers(), joining(way)._write, []
     before = digest(module)
 
     def stopping(*arguments):
@@ -164,7 +181,7 @@ def test_ctrl_c_while_leaving_still_restores_everything(towers, digest, monkeypa
         return real(*arguments)
 
     with pytest.raises(KeyboardInterrupt), attached(module, delta_on(FUSED, OUT, UP)):
-        monkeypatch.setattr(attach, "_write", stopping)
+        monkeypatch.setattr(way, "_write", stopping)
     assert digest(module) == before
     with attached(module, delta_on(FUSED)):
         pass

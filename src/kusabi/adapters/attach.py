@@ -8,6 +8,9 @@ Requirements this file exists for:
 - nothing is written before everything that could fail has been gathered.
 
 Inserted parts write nothing: they hook into the modules when they come and are unhooked when they go.
+
+A sparse delta that comes to a model where no other is on its weights, and has been there before, takes the short way of
+``fold.py``: the same writes, prepared once.
 """
 
 import weakref
@@ -19,7 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from kusabi.adapters.fold import Fold, folded, suits, weights_of
 from kusabi.adapters.part import AdapterPart, Inserted, WeightDelta, check_all_fit, forget_compiled, on_leaving, unhook
+from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.errors import AdapterError
 
 
@@ -37,6 +42,7 @@ class _Ledger:
     attached: list[AdapterPart] = field(default_factory=list)
     pages: dict[str, _Page] = field(default_factory=dict)
     handles: dict[AdapterPart, list[RemovableHandle]] = field(default_factory=dict)
+    folds: "weakref.WeakKeyDictionary[AdapterPart, Fold]" = field(default_factory=weakref.WeakKeyDictionary)
 
     @property
     def deltas(self) -> list[WeightDelta]:
@@ -62,7 +68,7 @@ def attached(module: nn.Module, *parts: AdapterPart) -> Iterator[nn.Module]:
         AdapterError: Listing all mismatches, if parts do not fit the model; or if one is attached already. Nothing is
             written then.
     """
-    check_all_fit(parts, module)
+    check_all_fit([part for part in parts if not _known(module, part)], module)
     with ExitStack() as stack:
         for part in parts:
             on_leaving(stack, _leave, module, part, _ledger(module).attached.count(part))
@@ -109,11 +115,6 @@ def additions(parts: Sequence[AdapterPart]) -> dict[str, list[tuple[Tensor | Non
     return found
 
 
-def folded(originals: Tensor, values: Tensor) -> Tensor:
-    """``originals + values`` summed in fp32 and rounded to the originals' dtype; bits kept where the value is zero."""
-    return torch.where(values == 0, originals, (originals.float() + values.float()).to(originals.dtype))
-
-
 def _ledger(module: nn.Module) -> _Ledger:
     return _LEDGERS.setdefault(module, _Ledger())
 
@@ -127,11 +128,22 @@ def _join(module: nn.Module, part: AdapterPart) -> None:
         ledger.attached.append(part)
         forget_compiled()
     elif isinstance(part, WeightDelta):
-        parameters = dict(module.named_parameters())
+        parameters = _weights(module, part.weights)
+        if (fold := _fold(ledger, part, parameters)) and ledger.pages.keys().isdisjoint(part.weights):
+            _join_alone(ledger, part, fold, [*parameters.values()])
+            return
         pages = {name: _grown(ledger.pages.get(name), parameters[name], part, name) for name in part.weights}
         ledger.pages.update(pages)  # all originals are safe before the first write
         ledger.attached.append(part)
         _refold(ledger, parameters, part.weights)
+
+
+def _join_alone(ledger: _Ledger, part: WeightDelta, fold: Fold, weights: list[nn.Parameter]) -> None:
+    fold.read(weights)
+    entries = zip(part.weights, fold.positions, fold.originals, strict=True)
+    ledger.pages.update({name: _Page(at, originals, part) for name, at, originals in entries})
+    ledger.attached.append(part)
+    fold.write(weights, part.values.data)
 
 
 def _leave(module: nn.Module, part: AdapterPart, before: int) -> None:
@@ -143,12 +155,43 @@ def _leave(module: nn.Module, part: AdapterPart, before: int) -> None:
         ledger.handles.pop(part)
     if ledger.attached.count(part) > before:
         ledger.attached.remove(part)
-    if isinstance(part, WeightDelta):
-        names = tuple(name for name in part.weights if name in ledger.pages)
-        _refold(ledger, dict(module.named_parameters()), names)
+    if isinstance(part, WeightDelta) and (names := tuple(name for name in part.weights if name in ledger.pages)):
+        parameters, fold = _weights(module, names), ledger.folds.get(part)
+        if fold is not None and not ledger.deltas and fold.made([ledger.pages[name].originals for name in names]):
+            fold.restore([*parameters.values()])
+            ledger.pages.clear()
+            return
+        _refold(ledger, parameters, names)
         for name in names:
             if not any(name in other.weights for other in ledger.deltas):
                 del ledger.pages[name]
+
+
+def _weights(module: nn.Module, names: tuple[str, ...]) -> dict[str, nn.Parameter]:
+    """In the order of the names, which the model has."""
+    found = weights_of(module, names)
+    assert found is not None, "a part that does not fit is refused before"
+    return dict(zip(names, found, strict=True))
+
+
+def _fold(ledger: _Ledger, part: WeightDelta, weights: dict[str, nn.Parameter]) -> Fold | None:
+    """Where a sparse delta lies in this model, found once; None for what has no such place."""
+    found = ledger.folds.get(part)
+    if found is not None and found.holds(part, [*weights.values()]):
+        return found
+    if not isinstance(part, SparseDelta) or not suits([*weights.values()]):
+        return None
+    ledger.folds[part] = Fold(part, [*weights.values()])
+    return ledger.folds[part]
+
+
+def _known(module: nn.Module, part: AdapterPart) -> bool:
+    """Whether a part was here before, and neither it nor the model has changed since: it fits as it did."""
+    ledger = _LEDGERS.get(module)
+    if ledger is None or not isinstance(part, WeightDelta) or (fold := ledger.folds.get(part)) is None:
+        return False
+    weights = weights_of(module, part.weights)
+    return weights is not None and fold.holds(part, weights)
 
 
 @torch.no_grad()

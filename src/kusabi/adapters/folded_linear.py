@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from kusabi.adapters.attach import folded
+from kusabi.adapters.fold import folded
 
 Part = tuple[Tensor, Tensor]
 """Flat positions ``(k,)``, whole numbers without repeats, and their values ``(k,)``."""

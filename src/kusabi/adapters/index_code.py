@@ -35,9 +35,10 @@ def decode(code: np.ndarray, k: int, count: int) -> np.ndarray:
     if not 0 <= k < 32 or count < 0 or count * (k + 1) > 8 * len(code):
         raise CheckpointError(f"index code is damaged: {len(code)} bytes cannot hold {count} positions at k = {k}")
     bits = np.unpackbits(code, bitorder="little")
-    low = bits[: count * k].reshape(count, k).astype(np.int64) << np.arange(k)
     ends = np.flatnonzero(bits[count * k :])
     if len(ends) != count or len(code) != -(-(count * k + (int(ends[-1]) + 1 if count else 0)) // 8):
         raise CheckpointError(f"index code is damaged: it holds {len(ends)} positions where {count} were announced")
     quotients = np.diff(ends, prepend=-1) - 1
-    return np.cumsum(low.sum(axis=1) + (quotients << k) + 1) - 1
+    low = np.zeros((count, 8), dtype=np.uint8)  # the remainders' own bytes, read as whole numbers below
+    low[:, : -(-k // 8)] = np.packbits(bits[: count * k].reshape(count, k), axis=1, bitorder="little")
+    return np.cumsum(low.view("<i8").ravel() + (quotients << k) + 1) - 1

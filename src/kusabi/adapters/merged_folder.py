@@ -12,9 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kusabi.adapters.attach import additions, folded
+from kusabi.adapters.attach import additions
 from kusabi.adapters.checkpoint import Adapter
 from kusabi.adapters.exported_head import FACTS, READING, write_head, write_json
+from kusabi.adapters.fold import folded
 from kusabi.adapters.part import AdapterPart, check_all_fit
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.whole_folder import whole_folder

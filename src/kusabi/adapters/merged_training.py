@@ -1,6 +1,7 @@
 """Train deltas written into the weights: the backbone's own kernels, no second copy in the graph.
 
-Each targeted weight becomes an fp32 working copy (a bf16 weight would swallow small steps). A hook takes its dense
+Each targeted weight becomes an fp32 working copy (a bf16 weight would swallow small steps); one that is fp32 already
+and covered by a sparse delta alone is its own, whose few originals are kept and written back. A hook takes its dense
 gradient the moment it exists, hands it to the parts that are added to the weight (a sparse delta takes the K entries of
 it) and frees it, so that one dense gradient is alive at a time.
 """
@@ -11,12 +12,16 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from kusabi.adapters.attach import folded
+from kusabi.adapters.fold import folded
 from kusabi.adapters.part import AdapterPart, Inserted, WeightDelta, check_all_fit, forget_compiled, on_leaving, unhook
 from kusabi.errors import AdapterError
 
 Watch = Callable[[str, Tensor], None]
 """Shown a target's name and its dense gradient, once a backward, before that is freed; it must not keep it."""
+
+
+Place = tuple[Tensor, Tensor]
+"""Positions ``(k,)`` int64 of a weight, and what it holds there without any part, fp32."""
 
 
 class WorkingCopy:
@@ -38,21 +43,27 @@ class WorkingCopy:
 
     def _read_originals(self) -> None:
         """Where one part alone covers a weight at single positions, only these are ever written."""
-        self._at: dict[str, Tensor] = {}
+        places: dict[str, Place] = {}
         for name, parts in self.covering.items():
             at = parts[0].added(name)[0]
             if len(parts) == 1 and at is not None:
-                self._at[name] = at.to(torch.int64)
-        self._originals = {name: self.frozen[name].reshape(-1)[at].to(torch.float32) for name, at in self._at.items()}
+                at = at.to(torch.int64)
+                places[name] = at, self.frozen[name].reshape(-1)[at].to(torch.float32)
+        self._places = places  # all at once: Ctrl-C must find positions and originals that belong together
+
+    def in_place(self, name: str) -> bool:
+        """Whether a weight needs no copy: it is fp32 already, and what is written there can be put back."""
+        frozen = self.frozen[name]
+        return name in self._places and frozen.dtype == torch.float32 and frozen.is_contiguous()
 
     @torch.no_grad()
     def fold(self) -> None:
         """Write ``original + added`` into the working copies."""
         for name, parts in self.covering.items():
             flat = self.weights[name].data.view(-1)
-            if name in self._at:
-                entries = folded(self._originals[name], parts[0].added(name)[1])
-                flat.index_copy_(0, self._at[name], entries)
+            if name in self._places:
+                at, originals = self._places[name]
+                flat.index_copy_(0, at, folded(originals, parts[0].added(name)[1]))
                 continue
             flat.copy_(self.frozen[name].reshape(-1))
             for at, amounts in (part.added(name) for part in parts):
@@ -64,17 +75,23 @@ class WorkingCopy:
     @torch.no_grad()
     def follow(self) -> None:
         """Take up a support that has moved: what left is the frozen value again, bitwise, what entered is folded."""
-        for name, at in self._at.items():
-            self.weights[name].data.view(-1).index_copy_(0, at, self._originals[name])
+        for name in self._places:
+            self.unfold(name)
         self._read_originals()
         self.fold()
+
+    @torch.no_grad()
+    def unfold(self, name: str) -> None:
+        """Write the originals back into one working copy."""
+        at, originals = self._places[name]
+        self.weights[name].data.view(-1).index_copy_(0, at, originals)
 
 
 @contextmanager
 def working_copy(module: nn.Module, *parts: AdapterPart, watch: Watch | None = None) -> Iterator[WorkingCopy]:
     """Train parts on a model: fp32 copies of the targeted weights are swapped in, inserted parts are hooked.
 
-    The frozen tensors return untouched on leaving. Parts and module must live on one device. Half-precision backbones
+    The frozen tensors are back on leaving, bitwise. Parts and module must live on one device. Half-precision backbones
     train under autocast, one context for each forward: autocast keeps the half-precision copy of a weight and would not
     see the next fold. What ``torch.compile`` made of the model trains too: compiled for sparse deltas, compiled anew
     for inserted parts, and eagerly, as everything does meanwhile, where low-rank parts train beside their layers.
@@ -91,10 +108,13 @@ def working_copy(module: nn.Module, *parts: AdapterPart, watch: Watch | None = N
         copy = WorkingCopy(module, _hooked(module, parts, stack))
         for name, weight in copy.weights.items():
             on_leaving(stack, _return, weight, copy.frozen[name], weight.requires_grad)
-            weight.data = copy.frozen[name].detach().to(torch.float32, copy=True).contiguous()
+            if copy.in_place(name):
+                on_leaving(stack, copy.unfold, name)
+            else:
+                weight.data = copy.frozen[name].detach().to(torch.float32, copy=True).contiguous()
             weight.requires_grad_(True)
-            hook = weight.register_post_accumulate_grad_hook(_taker(copy, name, watch))
-            stack.callback(hook.remove)
+            take = _taker(copy, name, watch)
+            stack.callback(weight.register_post_accumulate_grad_hook(take).remove)  # in one line: Ctrl-C comes between
         copy.fold()
         yield copy
 
@@ -155,6 +175,5 @@ def dense_gradients(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[
                 collected[name] = collected[name] + dense if name in collected else dense.clone()
                 weight.grad = None
 
-            hook = weight.register_post_accumulate_grad_hook(take)
-            stack.callback(hook.remove)
+            stack.callback(weight.register_post_accumulate_grad_hook(take).remove)
         yield collected

@@ -15,7 +15,7 @@ from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
-from kusabi.adapters.attach import folded
+from kusabi.adapters.fold import folded
 from kusabi.adapters.folded_linear import Part, folded_linear, joined
 from kusabi.errors import AdapterError
 

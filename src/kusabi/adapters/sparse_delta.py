@@ -30,11 +30,17 @@ class SparseDelta(WeightDelta):
     def mismatches(self, module: nn.Module) -> list[str]:
         """Targets that the model lacks, or that have fewer entries than an index reaches."""
         parameters, wrong = dict(module.named_parameters()), []
-        for name, indices, _ in self.parts():
+        counts = torch.tensor(self.counts)
+        ends = counts.cumsum(0)[counts > 0] - 1
+        highest = iter(
+            self.indices[ends.to(self.indices.device)].tolist()
+        )  # positions rise, so the last is the highest
+        for name, count in zip(self.names, counts.tolist(), strict=True):
+            last = next(highest) if count else -1
             if name not in parameters:
                 wrong.append(f"{name}: the model has no such weight")
-            elif len(indices) and int(indices[-1]) >= parameters[name].numel():
-                wrong.append(f"{name}: index {int(indices[-1])} is outside its {parameters[name].numel()} entries")
+            elif last >= parameters[name].numel():
+                wrong.append(f"{name}: index {last} is outside its {parameters[name].numel()} entries")
         return wrong
 
     def settings(self) -> dict[str, Any]:  # noqa: D102

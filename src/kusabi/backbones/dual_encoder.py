@@ -20,6 +20,7 @@ from kusabi.backbones.families import Family
 from kusabi.backbones.input_sizes import input_sizes
 from kusabi.backbones.model_folder import ModelFolder, licence_of, locate
 from kusabi.backbones.preprocessing import Fit, read_preprocessing
+from kusabi.backbones.private_memory import own_memory
 from kusabi.backbones.weights import names_in_memory, stored_scalar, weight_files
 from kusabi.errors import BackboneError, listed
 
@@ -69,7 +70,7 @@ def load_backbone(
         blocks = _try(folder, "layout", lambda: _blocks(module, family))
     scale, bias = _similarity(family, files)
     return Backbone(
-        module=module.to(place).eval().requires_grad_(False),
+        module=own_memory(module.to(place)).eval().requires_grad_(False),
         tokenizer=tokenizer,
         source=folder.source,
         family=family.model_type,

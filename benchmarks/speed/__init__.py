@@ -1,0 +1,1 @@
+"""How fast Kusabi is beside stock PEFT on the same model, same threads, same batch: ``make bench-speed``."""

@@ -1,0 +1,114 @@
+import itertools
+import json
+
+import pytest
+import torch
+
+from benchmarks.speed import __main__ as program
+from benchmarks.speed import adaptation, loading, memory_case, steps, swap
+from benchmarks.speed.bounds import BOUNDS, Bound
+from benchmarks.speed.clock import alternated
+from benchmarks.speed.conditions import Conditions
+from benchmarks.speed.ours import Adaptation, Updates
+from benchmarks.speed.record import Record, spread
+from benchmarks.speed.tables import page
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def conditions(tmp_path_factory):
+    return Conditions("tiny", quick=True, cache=tmp_path_factory.mktemp("speed"), batch=4)
+
+
+def test_a_bound_judges_from_its_own_side():
+    faster, share = Bound("", 2.0, 3.0, "times faster"), Bound("", 1.0, 0.9, "share")
+    assert [faster.reached(value) for value in (1.9, 2.0, 3.0)] == ["missed", "must", "goal"]
+    assert [share.reached(value) for value in (1.1, 1.0, 0.9)] == ["missed", "must", "goal"]
+
+
+def test_a_goal_is_never_easier_than_its_must():
+    for bound in BOUNDS.values():
+        assert bound.goal >= bound.must if bound.unit == "times faster" else bound.goal <= bound.must
+
+
+def test_sides_take_turns_and_warm_rounds_do_not_count():
+    order = []
+    found = alternated({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, "cpu", repeats=3, warm=2)
+    assert order == ["a", "b"] * 5 and {side.count for side in found.values()} == {3}
+
+
+def test_the_median_and_range_are_those_of_the_numbers():
+    found = spread([3.0, 1.0, 10.0, 2.0])
+    assert (found.median, found.low, found.high, found.count) == (2.5, 1.0, 10.0, 4)
+
+
+def test_a_whole_adaptation_is_the_sum_of_its_parts():
+    updates = Updates(7.0, spread([2.0]), {}, 0.0)
+    whole = Adaptation(once=1.0, block=spread([3.0]), blocks=10, birth=4.0, closing=5.0, updates=updates)
+    assert whole.total(100) == 1 + 30 + 4 + 200 + 5
+
+
+def test_both_sides_train_the_same_linear_maps_with_as_many_numbers(conditions):
+    for record in steps.equal_placement(conditions, kinds=("step_entries",)):
+        assert record.facts["trained"] == record.facts["peer trains"]
+        assert record.value == pytest.approx(record.ours["median"] / record.peer["median"])
+
+
+def test_adaptations_say_how_they_compare_at_other_numbers_of_updates(conditions):
+    found = {record.measure: record for record in adaptation.ten_classes(conditions)}
+    assert set(found) == {"adaptation_same_layers", "adaptation_clip_lora_10"}
+    for record in found.values():
+        assert record.value == record.peer["total"] / record.ours["total"]
+        assert record.facts["steps"] == 20 * 160 // 4 and record.ours["blocks"] == 40
+
+
+def test_without_units_for_bf16_nothing_is_measured(conditions, monkeypatch):
+    monkeypatch.setattr(adaptation, "fast_bf16", lambda device: False)
+    (record,) = adaptation.automatic(conditions)
+    assert record.value is None and record.note == "no bf16 units"
+
+
+def test_swaps_loads_and_bytes_are_told_with_both_sides(conditions):
+    for record in (*swap.swap(conditions), *loading.loading(conditions), *loading.stored(conditions)):
+        assert record.value is not None and record.value > 0 and record.ours and record.peer
+        json.dumps(record.to_json())
+
+
+def test_a_peak_of_memory_counts_what_was_held_at_once():
+    def train():
+        kept = torch.empty(1 << 20, dtype=torch.uint8)
+        for _ in range(3):
+            torch.empty(1 << 21, dtype=torch.uint8)
+        del kept
+
+    assert memory_case._peak(train, "cpu") == pytest.approx(3 << 20, rel=0.01)
+
+
+def test_a_quick_trial_is_no_result(capsys):
+    with pytest.raises(SystemExit):
+        program.arguments(["--quick"])
+    assert "another --out" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        program.arguments(["--measures", "swap,flight"])
+    assert "flight" in capsys.readouterr().err
+
+
+def test_measures_are_written_one_by_one_and_others_are_kept(tmp_path, monkeypatch):
+    numbers = itertools.count(10)
+    measured = {"swap": lambda _: [Record("swap", "tiny", "all", float(next(numbers)))],
+                "memory": lambda _: [Record("memory_lora", "tiny", "all", 2.0)]}  # fmt: skip
+    monkeypatch.setattr(program, "MEASURES", measured)
+    out = tmp_path / "speed.json"
+    program.main(["--quick", "--model", "tiny", "--out", str(out)])
+    program.main(["--quick", "--model", "tiny", "--measures", "swap", "--out", str(out)])
+    found = json.loads(out.read_text())["measures"]
+    assert found["swap"]["records"][0]["value"] == 11 and found["memory"]["records"][0]["value"] == 2
+    text = out.with_suffix(".md").read_text()
+    assert "| 20 × | 50 × | 11 × | missed |" in text and "| 1.00 | 0.90 | 2.00 | missed |" in text
+    assert "not measured" in text and "A quick trial" in text
+
+
+def test_the_table_shows_every_bound():
+    text = page({"measures": {}})
+    assert all(bound.title in text for bound in BOUNDS.values())
