@@ -1,7 +1,6 @@
 """What each measure against too few labels is worth, at 1, 2 and 4 shots, on the two development tasks.
 
-The default trains against cross-fitted classifiers; every row changes one setting of it. All at rate 0.002, the default
-before ``kinds`` was measured.
+The default trains against cross-fitted classifiers; every row changes one setting of it.
 """
 
 from benchmarks.trials import Trials, main
@@ -26,7 +25,7 @@ TRIALS = Trials(
     ),
     shots=(1, 2, 4),
     seeds=(0, 1),
-    base={"training": {"steps": 100, "learning_rate": 2e-3}},
+    base={"training": {"steps": 100}},
 )
 
 if __name__ == "__main__":

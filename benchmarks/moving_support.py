@@ -50,7 +50,7 @@ TRIALS = Trials(
     ),
     shots=(1, 4, 16),
     seeds=(0, 1, 2),
-    base={"training": {"steps": STEPS, "learning_rate": 2e-3}},
+    base={"training": {"steps": STEPS}},
 )
 
 if __name__ == "__main__":

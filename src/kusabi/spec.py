@@ -206,7 +206,7 @@ class TrainingSpec(_Part):
         default=None,
         gt=0,
         le=10,
-        description="Peak step size of the trained values; 0.004 (sparse) or 0.003 from 100 steps on.",
+        description="Peak step size of the trained values; 0.002 (sparse) or 0.003 from 100 steps on.",
     )
     head_learning_rate: float = Field(
         default=2e-3, gt=0, le=10, description="Peak step size of prototypes and temperature."
