@@ -1,10 +1,16 @@
 import json
+from collections import Counter
 
+import numpy as np
 import pytest
 
+from kusabi.data.source import read_dataset
+from kusabi.data.split import Folds, few_shot_split
 from kusabi.errors import AdapterError, RunError, SpecError
+from kusabi.evaluation.placement import recommend
 from kusabi.evaluation.stored import ABLATION
 from kusabi.recipes import ablate as module
+from kusabi.recipes import tables
 from kusabi.recipes.ablate import TRIALS, ablate
 from kusabi.recipes.adapt import adapt
 from kusabi.report.written import write_report
@@ -103,3 +109,104 @@ def test_bad_input_is_refused(tiles, spec, tmp_path):
     with pytest.raises(AdapterError, match="names no tower"):
         adapt(folder, build({**QUICK, "adapter": {"placement": "audio:1"}}), tmp_path / "b")
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+@pytest.fixture
+def small(tiny):
+    """A model of three vision and two text layers, whose ablation is quick."""
+    return build(overlay(QUICK, {"backbone": {"backbone": str(tiny("clip")), "input_size": None}}))
+
+
+@pytest.fixture
+def luck(monkeypatch):
+    """In place of trainings: placements that differ by luck alone, the same luck in losses and in answers."""
+
+    def drawn(setting, side):
+        random = np.random.default_rng([*setting.spec.adapter.placement.encode(), setting.spec.seed])
+        pictures = [len(views.first().labels) for views in (side.support, side.query or side.support)]
+        losses = random.random(pictures[0])
+        right = losses < 0.5 if side.query is None else random.random(pictures[1]) < 0.5
+        return {
+            "entries": 300, "layers_backward": 1, "accuracy": float(right.mean()), "log_loss": 0.7, "seconds": 1.0,
+            "right": "".join("01"[int(hit)] for hit in right), "support_loss": float(losses.mean()),
+            "support_losses": losses.tolist(),
+        }  # fmt: skip
+
+    monkeypatch.setattr(module, "measured", drawn)
+
+
+def lines_of(out):
+    lines = {}
+    for line in map(json.loads, (out / TRIALS).read_text(encoding="utf-8").splitlines()):
+        if line["placement"] != "auto":
+            lines.setdefault(line["placement"], []).append(line)
+    return lines
+
+
+@pytest.mark.usefixtures("luck")
+def test_without_a_test_split_no_picture_chooses_the_placement_that_answers_it(tiles, small, tmp_path, capsys):
+    folder, out = str(tiles(train=5, test=0)), tmp_path / "out"
+    spec = build(overlay(small.model_dump(), {"data": {"shots": 4}}))
+    found = ablate(folder, spec, out, seeds=2)
+    lines, pictures = lines_of(out), read_dataset(folder)
+    splits = {seed: few_shot_split(pictures, 4, seed) for seed in (0, 1)}
+    chosen, gains = Counter(), []
+    for seed, split in splits.items():
+        assert isinstance(split, Folds)
+        gain = 0
+        for fold in split.folds:
+            judged = {example.file for example in fold.query}
+            others = [example.file not in judged for one in splits.values() for example in one.support]
+            taken = recommend(lines, found["default"], np.array(others))["placement"]
+            for i, example in enumerate(split.support):
+                if example.file in judged:
+                    chosen[taken] += 1
+                    gain += int(lines[taken][seed]["right"][i]) - int(lines[found["default"]][seed]["right"][i])
+        gains.append(gain / len(split.support))
+    advice = found["recommendation"]
+    assert advice["chosen_anew"] == chosen and sum(chosen.values()) == 24 and len(chosen) > 1
+    assert advice["difference"]["value"] == pytest.approx(np.mean(gains))
+    told = f"{chosen[advice['placement']]} of 24 answers"
+    for language, say in (("en", (told, "flattered")), ("ja", ("24件の回答", "高めに出ます"))):
+        page = write_report([out], None, language).read_text(encoding="utf-8")
+        assert all(text in page for text in say)
+        assert not any(text in page for text in ("had no say", "chooses nothing", "選択に使っていない"))
+    tables.ablation(found, str(out))
+    assert told in (shown := capsys.readouterr().out) and "on query pictures" not in shown
+
+
+@pytest.mark.usefixtures("luck")
+def test_judged_pictures_that_choose_in_another_draw_are_kept_apart(tiles, small, tmp_path, capsys):
+    folder = str(tiles(train=8, test=0))
+    one, two = (ablate(folder, small, tmp_path / str(n), families=("in",), seeds=n) for n in (1, 2))
+    assert one["task"]["held_out"] == "rest of the folder" and one["recommendation"]["chosen_anew"] is None
+    assert sum(two["recommendation"]["chosen_anew"].values()) == 2 * 18
+    best = one["recommendation"]
+    assert best["difference"] == one["placements"][best["placement"]]["difference"]
+    tables.ablation(one, "out")
+    assert "on query pictures" in capsys.readouterr().out
+
+
+def test_a_finished_ablation_is_handed_out_again_for_the_same_pictures_alone(tiles, small, tmp_path, monkeypatch):
+    folder, asked = tiles(train=3, test=0), {"families": ("projections",), "seeds": 1}
+    found = ablate(str(folder), small, tmp_path / "out", **asked)
+    monkeypatch.setattr(module, "pose", lambda *_, **__: pytest.fail("nothing is to be measured"))
+    assert ablate(str(folder), small, tmp_path / "out", **asked, resume=True) == found
+    tiles(train=4, test=0)
+    with pytest.raises(RunError, match="the pictures have changed since this run began"):
+        ablate(str(folder), small, tmp_path / "out", **asked, resume=True)
+
+
+@pytest.mark.usefixtures("luck")
+def test_a_classifier_without_class_names_is_named_beside_the_zeros_of_the_text_tower(tiles, small, tmp_path, capsys):
+    folder = str(tiles(train=3, test=4))
+    for blend, without in ((1.0, 2), (0.5, 0)):
+        spec, out = build(overlay(small.model_dump(), {"adapter": {"blend": blend}})), tmp_path / str(blend)
+        found = ablate(folder, spec, out, families=("towers",), seeds=2)
+        weights = [weight["energy"] for weight in found["predictor"]["weights"] if weight["tower"] == "text"]
+        assert found["predictor"]["seeds_without_text"] == without and any(weights) == (not without)
+        tables.ablation(found, str(out))
+        assert ("in 2 of 2 draws the classifier" in capsys.readouterr().out) == bool(without)
+        for language, say in (("en", "no class name counted"), ("ja", "クラス名が使われなかった")):
+            page = write_report([out], None, language).read_text(encoding="utf-8")
+            assert (say in page) == bool(without)

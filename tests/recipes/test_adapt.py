@@ -4,6 +4,8 @@ from safetensors.torch import load_file
 
 from kusabi.backbones.digest import module_digest
 from kusabi.backbones.dual_encoder import load_backbone
+from kusabi.errors import RunError
+from kusabi.recipes import adapt as module
 from kusabi.recipes.adapt import adapt
 from kusabi.recipes.stored_adapter import evaluate_stored
 from kusabi.spec_file import build
@@ -30,3 +32,28 @@ def test_a_backbone_of_any_dtype_is_adapted_and_what_was_stored_answers_the_same
     again = evaluate_stored(run, str(folder))
     assert again["adapted"]["accuracy"] == found["adapted"]["accuracy"]
     assert module_digest(before.module) == module_digest(load_backbone(str(tiny(kind)), dtype=dtype).module)
+
+
+def test_a_finished_run_is_handed_out_again_for_the_same_pictures_and_neighbours_alone(
+    tiny, tiles, tmp_path, monkeypatch
+):
+    fields = {
+        "backbone": {"backbone": str(tiny("clip"))}, "data": {"shots": 2, "views": 1}, "training": {"steps": 2},
+        "adapter": {"budget": 50},
+    }  # fmt: skip
+    folder, beside, run = tiles(train=3, test=4), tmp_path / "beside", tmp_path / "run"
+    adapt(str(folder), build(fields), beside)
+    spec = build({**fields, "adapter": {"budget": 50, "beside": [str(beside)]}})
+    found = adapt(str(folder), spec, run)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "pose", lambda *_, **__: pytest.fail("nothing is to be trained"))
+        assert adapt(str(folder), spec, run, resume=True) == found
+    beside.rename(tmp_path / "before")
+    adapt(str(folder), build({**fields, "seed": 1}), beside)
+    with pytest.raises(
+        RunError, match=r"run: the adapters beside have changed since this run began \(digest \w{12} th"
+    ):
+        adapt(str(folder), spec, run, resume=True)
+    tiles(train=3, test=4, seed=9)
+    with pytest.raises(RunError, match="the pictures and the adapters beside have changed"):
+        adapt(str(folder), spec, run, resume=True)

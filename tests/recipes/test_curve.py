@@ -103,3 +103,15 @@ def test_a_curve_has_a_page(language, tiles, spec, tmp_path):
         and "<script" not in page
         and "http://" not in page.replace("http://www.w3.org", "")
     )
+
+
+@pytest.mark.parametrize("test", [0, 4])
+def test_a_finished_curve_is_handed_out_again_for_the_same_pictures_alone(test, tiny, tiles, tmp_path, monkeypatch):
+    spec = build(overlay(QUICK, {"backbone": {"backbone": str(tiny("clip")), "input_size": None}}))
+    folder, asked = tiles(train=4, test=test), CurveAsked(shots=(1, 2), draws=2)
+    found = curve(str(folder), spec, tmp_path / "curve", asked)
+    monkeypatch.setattr(module, "pose_on", lambda *_, **__: pytest.fail("nothing is to be measured"))
+    assert curve(str(folder), spec, tmp_path / "curve", asked, resume=True) == found
+    tiles(train=5, test=test)
+    with pytest.raises(RunError, match="the pictures have changed since this run began"):
+        curve(str(folder), spec, tmp_path / "curve", asked, resume=True)

@@ -1,4 +1,8 @@
-from kusabi.report.ablation_page import advice, heat, render_ablation, trials
+from html import unescape
+
+import pytest
+
+from kusabi.report.ablation_page import advice, heat, reading, render_ablation, trials
 from kusabi.report.words import read_words
 
 
@@ -70,3 +74,46 @@ def test_the_page_is_whole_in_both_languages():
     for language in ("en", "ja"):
         page = render_ablation(FOUND, language)
         assert "rgb(var(--right) / 0.6)" in page and "kusabi ablate parts" in page and "{{" not in page
+
+
+def without_test_split(**advice):
+    task = {"name": "parts", "seeds": [0, 1], "held_out": "cross-validation, 4 folds"}
+    return FOUND | {"task": task, "cross_validated": True, "recommendation": FOUND["recommendation"] | advice}
+
+
+@pytest.mark.parametrize(
+    ("language", "said", "never"),
+    [
+        ("en", "1 of 8 answers", ("had no say", "chooses nothing")),
+        ("ja", "8件の回答のうち1件", ("使っていない", "使いません")),
+    ],
+)
+def test_a_choice_made_anew_for_every_part_says_so(language, said, never):
+    found, words = without_test_split(chosen_anew={"vision:1:*": 7, "vision:0:*": 1}), read_words(language)
+    bought, notes = advice(found, words)[1], reading(found, words)["table"]
+    assert said in bought and "+5.0" in bought
+    assert notes[1:] == [words("ablation.same_pictures"), words("ablation.auto_saw")]
+    assert not any(text in bought or text in " ".join(notes) for text in never)
+
+
+def test_a_file_of_an_older_version_without_a_test_split_is_called_flattering():
+    words = read_words("en")
+    assert advice(without_test_split(), words)[1].startswith("On the same pictures that chose it: +5.0")
+    assert reading(without_test_split(), words)["table"][1] == words("ablation.same_pictures")
+
+
+def test_query_pictures_without_a_say_are_called_so():
+    words = read_words("en")
+    assert "had no say" in advice(FOUND, words)[1]
+    assert reading(FOUND, words)["table"][1:] == [words("ablation.chooses_nothing")]
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize(("seeds", "shown"), [(0, False), (1, True), (None, True)])
+def test_zeros_of_the_text_tower_are_explained_where_they_are(language, seeds, shown):
+    weights = [w | ({"energy": 0.0} if w["tower"] == "text" else {}) for w in FOUND["predictor"]["weights"]]
+    known = {} if seeds is None else {"seeds_without_text": seeds}
+    found = FOUND | {"predictor": FOUND["predictor"] | {"weights": weights} | known}
+    said = read_words(language)("ablation.no_text", n=seeds or 2, seeds=2)
+    assert (said in unescape(render_ablation(found, language))) == shown
+    assert reading(FOUND, read_words(language))["map"] == [read_words(language)("ablation.map_note")]

@@ -1,7 +1,7 @@
 """Placements compared: ranks, differences to the default, a recommendation, and what a cheap predictor knew of it.
 
 A line is one training: one seed, one placement. What recommends is the loss on labelled pictures that a training held
-out, never the query pictures; these say afterwards what the recommendation is worth.
+out, never the accuracy on query pictures; what the recommendation is worth on these, ``choice_apart.py`` says.
 """
 
 import math
@@ -61,7 +61,9 @@ def aligned(
     return sides[0], sides[1], sides[2]
 
 
-def recommend(lines: Mapping[str, Sequence[Line]], default: str) -> dict[str, Any]:
+def recommend(
+    lines: Mapping[str, Sequence[Line]], default: str, among: NDArray[np.bool_] | None = None
+) -> dict[str, Any]:
     """The placement to take, from the losses on held-out labelled pictures alone.
 
     The rule: of all placements the one with the least mean loss; of those whose loss is at most one standard error of
@@ -71,12 +73,13 @@ def recommend(lines: Mapping[str, Sequence[Line]], default: str) -> dict[str, An
     Args:
         lines: Placement -> its lines, one a seed, with ``support_losses`` of the same pictures in the same order.
         default: The placement to leave only for a reason.
+        among: Which of the losses, laid end to end over the seeds, may be looked at; all when absent.
 
     Returns:
         ``placement``, ``action`` (``keep`` or ``move``; ``unknown`` where nothing could be held out), ``support_gain``
         in nats against the default with ``support_error``, and ``tied``: those not told apart from the best.
     """
-    losses = {name: held_out(of) for name, of in lines.items()}
+    losses = {name: held_out(of, among) for name, of in lines.items()}
     if losses[default] is None:
         return {"placement": default, "action": "unknown", "support_gain": None, "support_error": None, "tied": []}
     known = {name: loss for name, loss in losses.items() if loss is not None}
@@ -94,11 +97,12 @@ def recommend(lines: Mapping[str, Sequence[Line]], default: str) -> dict[str, An
     }
 
 
-def held_out(lines: Sequence[Line]) -> NDArray[np.float64] | None:
-    """Losses of all held-out labelled pictures of all seeds, laid end to end."""
+def held_out(lines: Sequence[Line], among: NDArray[np.bool_] | None = None) -> NDArray[np.float64] | None:
+    """Losses of the held-out labelled pictures of all seeds, laid end to end; None where there are none."""
     if any(line["support_losses"] is None for line in lines):
         return None
-    return np.concatenate([np.asarray(line["support_losses"], dtype=np.float64) for line in lines])
+    losses = np.concatenate([np.asarray(line["support_losses"], dtype=np.float64) for line in lines])
+    return losses if among is None else losses[among] if among.any() else None
 
 
 def _paired(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float]:

@@ -15,14 +15,14 @@ import torch
 from kusabi.backbones.digest import module_digest
 from kusabi.data.split import Folds, Split, few_shot_split
 from kusabi.errors import RunError, SpecError
-from kusabi.evaluation.stored import ABLATION
+from kusabi.evaluation.stored import ABLATION, read_ablation
 from kusabi.files import write_bytes
 from kusabi.recipes.ablation_record import placement_file, record
 from kusabi.recipes.auto_placement import at
 from kusabi.recipes.environment import environment
 from kusabi.recipes.placements import FAMILIES, Trials, trials_of
-from kusabi.recipes.question import Question, pose
-from kusabi.recipes.run_folder import check_run, start_run, write_json
+from kusabi.recipes.question import Question, pose, read_pictures
+from kusabi.recipes.run_folder import check_given, check_run, start_run, write_json
 from kusabi.recipes.trial import Side, measured
 from kusabi.recipes.watch import Watch, silent, stage
 from kusabi.spec import AUTO, AdaptSpec
@@ -75,8 +75,9 @@ def ablate(
         raise RunError(f"{out}: holds a run of 'adapt'; choose another --out")
     asked = {"trials": [family for family in FAMILIES if family in families], "seeds": seeds}
     if (out / ABLATION).exists():
-        found = json.loads((out / ABLATION).read_text(encoding="utf-8"))
+        found = read_ablation(out)
         if found["asked"] == asked and set(families) <= set(FAMILIES):
+            check_given(out, {"data_digest": read_pictures(source, spec, watch).digest})
             return found
     question = pose(source, spec, device=device, threads=threads, watch=watch)
     tried = trials_of(question.backbone, spec.adapter, families)

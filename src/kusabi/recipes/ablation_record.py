@@ -1,12 +1,15 @@
 """Trials become ``ablation.json``: every placement, the predictor beside the truth, and a recommendation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from kusabi.data.folds import group_of
 from kusabi.data.split import Folds, Split
-from kusabi.evaluation.placement import correlations, recommend, summary
+from kusabi.evaluation.choice_apart import Draw, choose_apart, judges_choose
+from kusabi.evaluation.comparison import compare
+from kusabi.evaluation.placement import aligned, correlations, recommend, summary
 from kusabi.recipes.environment import environment
 from kusabi.recipes.evaluation_record import task
 from kusabi.recipes.placements import Trial, Trials
@@ -38,6 +41,9 @@ def record(
     alone = {(t.tower, int(t.label)): places[t.placement] for t in tried.trials if t.family == "in"}
     advice = recommend(lines, tried.default)
     taken = places[advice["placement"]]
+    draws = {seed: _draw(split) for seed, split in splits.items()}
+    apart = choose_apart(lines, tried.default, draws)
+    right, base, judged = aligned(apart.lines, default, files)
     return {
         "schema": SCHEMA,
         "task": task(question, spec, len(next(iter(files.values())))) | {"seeds": list(splits)},
@@ -47,7 +53,8 @@ def record(
         "default": tried.default,
         "recommendation": {
             **advice,
-            "difference": taken["difference"],
+            "difference": compare(right, base, judged=judged),
+            "chosen_anew": dict(apart.answers) if judges_choose(draws) else None,
             "seconds": taken["seconds"],
             "default_seconds": places[tried.default]["seconds"],
             "layers_backward": taken["layers_backward"],
@@ -61,11 +68,26 @@ def record(
             "weights": [pull.to_json() for pull in mean],
             "layers": [{"tower": t, "layer": n, "energy": energy} for (t, n), energy in energies.items()],
             "correlation": correlations(energies, alone),
+            "seeds_without_text": sum(not _text_is_pulled(known[seed, AUTO]["energies"]) for seed in splits),
         },
         "backbone": question.backbone.card(),
         "environment": environment(),
         "command": command,
     }
+
+
+def _draw(split: Split | Folds) -> Draw:
+    """Who chooses and who judges."""
+    labelled = [group_of(example) for example in split.support]
+    if isinstance(split, Folds):
+        fold = {example.file: number for number, one in enumerate(split.folds) for example in one.query}
+        return Draw(labelled, labelled, [fold[example.file] for example in split.support])
+    return Draw(labelled, [group_of(example) for example in split.query], [0] * len(split.query))
+
+
+def _text_is_pulled(energies: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether any weight of the text tower has a gradient: against class means alone, blend 1, none has."""
+    return any(weight["energy"] > 0 for weight in energies if weight["tower"] == "text")
 
 
 def placement_file(found: Mapping[str, Any]) -> str:

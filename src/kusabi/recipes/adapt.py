@@ -18,8 +18,8 @@ from kusabi.recipes.environment import environment
 from kusabi.recipes.evaluation_record import Scores, join, record
 from kusabi.recipes.fit_support import Fitted, fit_support
 from kusabi.recipes.judge import Answers, judge
-from kusabi.recipes.question import Question, pose
-from kusabi.recipes.run_folder import check_run, finish_run, start_run, write_json
+from kusabi.recipes.question import Question, given_now, pose
+from kusabi.recipes.run_folder import check_given, check_run, finish_run, start_run, write_json
 from kusabi.recipes.thumbnails import thumbnails
 from kusabi.recipes.watch import Watch, silent
 from kusabi.spec import AdaptSpec
@@ -42,7 +42,7 @@ def adapt(
         source: Folder of pictures, saved dataset, or Hub id.
         spec: What is asked.
         out: The run folder.
-        resume: Go on with the run that is there, if any; a finished one is left alone.
+        resume: Go on with the run that is there, if any; a finished one of the same pictures is left alone.
         device: Where the model runs.
         threads: CPU threads; torch's own choice when absent.
         command: What the user typed, for the record.
@@ -55,6 +55,7 @@ def adapt(
         KusabiError: Whatever the user can put right; nothing half-written is left.
     """
     if check_run(out, spec, resume):
+        check_given(out, given_now(source, spec, watch))
         return read_evaluation(out)
     began = time.perf_counter()
     question = pose(source, spec, device=device, threads=threads, watch=watch)

@@ -26,6 +26,23 @@ class Beside:
 ALONE = Beside((), {})
 
 
+def digests_beside(runs: Sequence[str]) -> tuple[str, ...]:
+    """The digests of ``adapters_beside`` alone, for which no backbone is needed.
+
+    Raises:
+        AdapterError: Listing every adapter that cannot be read.
+    """
+    digests, wrong = set[str](), list[str]()
+    for run in runs:
+        try:
+            digests.add(load_adapter(adapter_folder(Path(run))).card["digest"])
+        except KusabiError as error:
+            wrong.append(f"{run}: {error}")
+    if wrong:
+        raise AdapterError(f"adapters beside that cannot be read: {listed(wrong, '; ')}")
+    return tuple(sorted(digests))
+
+
 def adapters_beside(runs: Sequence[str], backbone: Backbone) -> Beside:
     """Read the adapters that a new one is to be trained beside.
 

@@ -36,7 +36,7 @@ from kusabi.recipes.environment import environment
 from kusabi.recipes.fit_support import card
 from kusabi.recipes.judge import classifier
 from kusabi.recipes.question import Question, pose_on, read_pictures, use_device
-from kusabi.recipes.run_folder import ENVIRONMENT, settings, start_run, write_json
+from kusabi.recipes.run_folder import ENVIRONMENT, check_given, settings, start_run, write_json
 from kusabi.recipes.watch import Watch, silent, stage
 from kusabi.spec import AdaptSpec
 from kusabi.training.learn import Setting, arrays_of, learn, rescale
@@ -67,7 +67,7 @@ def curve(
         spec: What is asked of each adapter; its number of shots is replaced.
         out: The folder to write.
         asked: Shots, draws, and what is asked of the curve.
-        resume: Go on with the curve that is there, if any; a finished one is left alone.
+        resume: Go on with the curve that is there, if any; a finished one of the same pictures is left alone.
         device: Where the model runs.
         threads: CPU threads; torch's own choice when absent.
         command: What the user typed, for the record.
@@ -81,10 +81,13 @@ def curve(
     """
     asked = asked or CurveAsked()
     spec = _with_shots(spec, asked.shots[-1])
-    if check_curve(out, spec, asked, resume):
-        return read_curve(out)
-    use_device(device, threads)
+    finished = check_curve(out, spec, asked, resume)
+    if not finished:
+        use_device(device, threads)
     dataset = with_test_split(read_pictures(source, spec, watch), spec.seed)
+    if finished:
+        check_given(out, {"data_digest": dataset.digest})
+        return read_curve(out)
     supports = _supports(dataset, asked, spec.seed)
     question = pose_on(dataset, spec, device)
     surroundings = {"command": command, "data_digest": dataset.digest, "curve": asked.to_json()}

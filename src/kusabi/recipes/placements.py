@@ -28,7 +28,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Trials:
-    """What is tried at ``budget`` entries each; ``left_out`` are those whose weights are fewer than that."""
+    """What is tried at ``budget`` entries each; ``left_out`` are those whose weights are fewer than that.
+
+    Every placement is named by all the weights that it means, also by those that a small budget gives no entry: that
+    name leads ``adapt`` to the same training.
+    """
 
     default: str
     budget: int
@@ -52,13 +56,15 @@ def trials_of(backbone: Backbone, spec: AdapterSpec, families: Sequence[str]) ->
     if unknown or not families:
         raise SpecError(f"--trials {','.join(unknown)}: not known; write some of {','.join(FAMILIES)}")
     whole = everything(backbone.module, backbone.blocks)
-    default = plan(backbone.module, backbone.blocks, spec)
+    budget = plan(backbone.module, backbone.blocks, spec).entries
+    # The plan at that budget leaves out weights without an entry; what was asked for is every weight that is meant.
+    default = plan(backbone.module, backbone.blocks, spec.model_copy(update={"budget": None, "density": 1.0})).targets
     tried, small = [], []
     for family in FAMILIES:
-        for tower, label, targets in _FAMILIES[family](whole.targets, default.targets) if family in families else ():
+        for tower, label, targets in _FAMILIES[family](whole.targets, default) if family in families else ():
             trial = Trial(family, tower, label, write_placement(targets, whole.targets))
-            (tried if sum(target.size for target in targets) >= default.entries else small).append(trial)
-    return Trials(write_placement(default.targets, whole.targets), default.entries, tuple(tried), tuple(small))
+            (tried if sum(target.size for target in targets) >= budget else small).append(trial)
+    return Trials(write_placement(default, whole.targets), budget, tuple(tried), tuple(small))
 
 
 Found = Iterator[tuple[str, str, list[Target]]]

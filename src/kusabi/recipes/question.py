@@ -1,5 +1,6 @@
 """What every recipe begins with: the pictures, the model, the split, the targets."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from kusabi.data.prompts import class_prompts
 from kusabi.data.source import read_dataset
 from kusabi.data.split import Folds, Split, few_shot_split
 from kusabi.errors import SpecError
-from kusabi.recipes.beside import ALONE, Beside, adapters_beside
+from kusabi.recipes.beside import ALONE, Beside, adapters_beside, digests_beside
 from kusabi.recipes.fit_support import Prompts
 from kusabi.recipes.watch import Watch, stage
 from kusabi.spec import AdaptSpec
@@ -36,8 +37,20 @@ class Question:
 
     def given(self) -> dict[str, Any]:
         """What the answer depends on beside the spec, by digest: a run that is gone on with must find the same."""
-        others = {"beside": list(self.beside.digests)} if self.beside.digests else {}
-        return {"data_digest": self.dataset.digest, **others}
+        return _given(self.dataset, self.beside.digests)
+
+
+def given_now(source: str, spec: AdaptSpec, watch: Watch) -> dict[str, Any]:
+    """As ``Question.given``, without loading the model: for a finished run, which needs to know no more.
+
+    Raises:
+        DataError, AdapterError: If the pictures, or the adapters beside, cannot be read.
+    """
+    return _given(read_pictures(source, spec, watch), digests_beside(spec.adapter.beside))
+
+
+def _given(dataset: Dataset, beside: Sequence[str]) -> dict[str, Any]:
+    return {"data_digest": dataset.digest} | ({"beside": list(beside)} if beside else {})
 
 
 def pose(source: str, spec: AdaptSpec, *, device: str, threads: int | None, watch: Watch) -> Question:

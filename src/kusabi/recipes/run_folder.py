@@ -6,7 +6,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,21 +62,45 @@ def adapter_folder(run: Path) -> Path:
     return folder
 
 
-def start_run(folder: Path, spec: AdaptSpec, surroundings: Mapping[str, Any]) -> None:
-    """Write what was asked, on what machine and of which pictures; a run that is taken up must ask the same.
+def check_given(folder: Path, given: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run, or to hand out its results, where the answer would be to something else.
+
+    Args:
+        folder: The run.
+        given: What the answer depends on beside the spec: ``data_digest``, and ``beside`` where there are others.
 
     Raises:
         RunError: If the pictures, or the adapters beside, are not those that the run began with.
     """
     path = folder / ENVIRONMENT
-    began = json.loads(path.read_text(encoding="utf-8")) if path.exists() else surroundings
-    if began["data_digest"] != surroundings["data_digest"]:
-        raise RunError(f"{folder}: the pictures have changed since this run began; choose another --out")
-    if began.get("beside", []) != surroundings.get("beside", []):
-        raise RunError(f"{folder}: the adapters beside have changed since this run began; choose another --out")
+    began = json.loads(path.read_text(encoding="utf-8")) if path.exists() else given
+    changed = {}
+    if began["data_digest"] != given["data_digest"]:
+        changed["the pictures"] = ([began["data_digest"]], [given["data_digest"]])
+    if began.get("beside", []) != given.get("beside", []):
+        changed["the adapters beside"] = (began.get("beside", []), given.get("beside", []))
+    if changed:
+        digests = [f"{_short(there)} there, {_short(here)} here" for there, here in changed.values()]
+        raise RunError(
+            f"{folder}: {' and '.join(changed)} have changed since this run began (digest {'; '.join(digests)}); put "
+            "back what it began with, or choose another --out"
+        )
+
+
+def _short(digests: Sequence[str]) -> str:
+    return " + ".join(digest[:12] for digest in digests) or "none"
+
+
+def start_run(folder: Path, spec: AdaptSpec, surroundings: Mapping[str, Any]) -> None:
+    """Write what was asked, on what machine and of which pictures; a run that is taken up must ask the same.
+
+    Raises:
+        RunError: As ``check_given`` does.
+    """
+    check_given(folder, surroundings)
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / SPEC, write_toml(spec).encode())
-    write_json(path, surroundings)
+    write_json(folder / ENVIRONMENT, surroundings)
 
 
 def finish_run(folder: Path, evaluation: Mapping[str, Any]) -> None:

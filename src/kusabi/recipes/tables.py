@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+
+from kusabi.evaluation.choice_apart import worth_of
 
 NAMES = {"zero_shot": "zero-shot", "class_mean": "class mean", "linear_probe": "linear probe", "adapted": "adapter"}
 
@@ -121,8 +123,9 @@ def composed(found: Mapping[str, Any]) -> None:
 
 def ablation(found: Mapping[str, Any], out: str) -> None:
     """Every placement beside the default, and the recommendation."""
-    columns = ("trial", "tower", "", "accuracy", "minus default", "95 % interval", "held-out loss", "seconds")
-    table = Table(*columns, box=None)
+    which = Column("", overflow="fold")  # names of weights begin alike: whole, or they are one and the same
+    numbers = ("accuracy", "minus default", "95 % interval", "held-out loss", "seconds")
+    table = Table("trial", "tower", which, *numbers, box=None)
     rows = [("default", "", "", found["placements"][found["default"]]), ("auto", "", "", found["auto"])]
     rows += [(t["family"], t["tower"], t["label"], found["placements"][t["placement"]]) for t in found["trials"]]
     for family, tower, label, one in rows:
@@ -133,7 +136,7 @@ def ablation(found: Mapping[str, Any], out: str) -> None:
             f"{100 * one['difference']['value']:+.1f}",
             f"{100 * low:+.1f} to {100 * high:+.1f}",
         )
-        table.add_row(family, tower, label, *shown, loss, f"{one['seconds']:.1f}")
+        table.add_row(family, tower, label.removesuffix(".weight"), *shown, loss, f"{one['seconds']:.1f}")
     console = _console()
     console.print(table)
     for name, one in found["predictor"]["correlation"].items():
@@ -141,13 +144,35 @@ def ablation(found: Mapping[str, Any], out: str) -> None:
             console.print(f"gradient energy against one layer alone, {name}: rank correlation {one['accuracy']:+.2f}")
     if found["left_out"]:
         console.print(f"note: {len(found['left_out'])} placements have fewer weights than {found['budget']:,} entries")
+    if without := found["predictor"].get("seeds_without_text"):
+        seeds = len(found["task"]["seeds"])
+        console.print(
+            f"note: in {without} of {seeds} draws the classifier was of class means alone (blend 1) and no class name "
+            "counted: nothing pulls at the text tower there, which says nothing of its worth with --blend below 1"
+        )
+    advice = found["recommendation"]
+    console.print(f"recommendation: {advice['action']}: {advice['placement']}; {_worth(found)}")
+    console.print(f"next: kusabi adapt … --placement {out}/placement.toml")
+
+
+def _worth(found: Mapping[str, Any]) -> str:
+    """What following the recommendation brings, and on what that was measured."""
     advice = found["recommendation"]
     low, high = advice["difference"]["interval"]
-    console.print(
-        f"recommendation: {advice['action']}: {advice['placement']}; on query pictures "
+    gain = (
         f"{100 * advice['difference']['value']:+.1f} points against the default ({100 * low:+.1f} to {100 * high:+.1f})"
     )
-    console.print(f"next: kusabi adapt … --placement {out}/placement.toml")
+    match worth_of(found):
+        case "unseen":
+            return f"on query pictures {gain}"
+        case "same":
+            return f"{gain} on the very pictures that chose it: too good to expect again"
+        case "anew":
+            same, n = advice["chosen_anew"].get(advice["placement"], 0), sum(advice["chosen_anew"].values())
+            return (
+                f"{gain} when chosen anew for each part of the pictures by the losses on the others (there is no test "
+                f"split); {same} of {n} answers are from this placement"
+            )
 
 
 def _accuracies(evaluation: Mapping[str, Any]) -> Table:

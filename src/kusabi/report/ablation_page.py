@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kusabi.errors import CheckpointError
+from kusabi.evaluation.choice_apart import worth_of
 from kusabi.report import numbers
 from kusabi.report.page import templates
 from kusabi.report.words import Words, read_words
@@ -26,7 +27,7 @@ def render_ablation(found: Mapping[str, Any], language: str) -> str:
             "measure it again"
         )
     return templates(words).get_template("ablation.html.jinja").render(
-        found=found, towers=heat(found), rows=trials(found), advice=advice(found, words),
+        found=found, towers=heat(found), rows=trials(found), advice=advice(found, words), read=reading(found, words),
         verdict=VERDICTS[found["recommendation"]["action"]],
     )  # fmt: skip
 
@@ -79,15 +80,11 @@ def trials(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def advice(found: Mapping[str, Any], words: Words) -> Sequence[str]:
-    """What to do, what it bought on the query pictures, what it costs, and how far the predictor is to be trusted."""
+    """What to do, what that bought and on which pictures, what it costs, and how far the predictor is to be trusted."""
     taken = found["recommendation"]
     said = [
         words(f"ablation.{taken['action']}", placement=taken["placement"]),
-        words(
-            "ablation.bought",
-            points=numbers.points(words, taken["difference"]["value"]),
-            range=numbers.points_range(words, taken["difference"]["interval"]),
-        ),
+        _bought(found, words),
         words("ablation.cost", seconds=f"{taken['seconds']:.1f}", default=f"{taken['default_seconds']:.1f}",
               entries=numbers.count(words, taken["entries"])),
     ]  # fmt: skip
@@ -98,3 +95,36 @@ def advice(found: Mapping[str, Any], words: Words) -> Sequence[str]:
                       correlation=f"{one['accuracy']:+.2f}".replace("-", "−"))
             )  # fmt: skip
     return said
+
+
+def _bought(found: Mapping[str, Any], words: Words) -> str:
+    taken, worth = found["recommendation"], worth_of(found)
+    anew = (taken.get("chosen_anew") or {}) if worth == "anew" else {}
+    return words(
+        {"unseen": "ablation.bought", "anew": "ablation.bought_anew", "same": "ablation.bought_same"}[worth],
+        points=numbers.points(words, taken["difference"]["value"]),
+        range=numbers.points_range(words, taken["difference"]["interval"]),
+        same=numbers.count(words, anew.get(taken["placement"], 0)),
+        n=numbers.count(words, sum(anew.values())),
+    )
+
+
+def reading(found: Mapping[str, Any], words: Words) -> dict[str, list[str]]:
+    """How the map and the table are to be read: sentences under each."""
+    under_map = [words("ablation.map_note")]
+    seeds, without = len(found["task"]["seeds"]), without_text(found)
+    if without:
+        under_map.append(words("ablation.no_text", n=without, seeds=seeds))
+    under_table = [
+        words("ablation.rule", budget=numbers.count(words, found["budget"]), seeds=seeds),
+        words("ablation.chooses_nothing" if worth_of(found) == "unseen" else "ablation.same_pictures"),
+    ]
+    if found.get("cross_validated"):
+        under_table.append(words("ablation.auto_saw"))
+    return {"map": under_map, "table": under_table}
+
+
+def without_text(found: Mapping[str, Any]) -> int:
+    """Seeds in which no weight of the text tower had a gradient; older files tell only of none in any seed."""
+    text = [weight["energy"] for weight in found["predictor"]["weights"] if weight["tower"] == "text"]
+    return found["predictor"].get("seeds_without_text", 0 if any(text) or not text else len(found["task"]["seeds"]))
