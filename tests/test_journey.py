@@ -132,6 +132,29 @@ def test_baseline_recommends_something_with_its_reason(tiles):
     assert "%" in found["recommendation"]["reason"] or "pictures" in found["recommendation"]["reason"]
 
 
+def test_several_models_are_compared_before_anybody_commits_to_one(tiles, tiny, tmp_path):
+    data, run = tiles(), tmp_path / "choice"
+    command = ["baseline", data, "--backbone", "mini", "--backbone", tmp_path / "nowhere", "--backbone", tiny("clip")]
+    command += [*SHORT[:4], "--input-size", "56", "--views", "1", "--layers", "last-1", "--threads", "1", "--out", run]
+    done = kusabi(*command)
+    assert done.returncode == 0, done.stderr
+    assert "nowhere could not be measured" in done.stdout and "Chosen with hindsight" in done.stdout
+    found = json.loads((run / "comparison.json").read_text(encoding="utf-8"))
+    mini, lost, clip = found["candidates"]
+    assert lost["error"] and mini["licence"]["name"] == "apache-2.0" and clip["licence"]["name"] is None
+    assert mini["adapted"]["n"] == clip["adapted"]["n"] == 24 and found["recommendation"]["best"] in (
+        "mini",
+        clip["name"],
+    )
+    assert refused(kusabi(*command), "--resume", str(run))
+    assert json.loads(kusabi(*command, "--resume", "--json").stdout)["candidates"][0] == mini
+    for language, name in (("en", "report.html"), ("ja", "report.ja.html")):
+        assert kusabi("report", run, "--language", language).returncode == 0
+        assert "apache-2.0" in (run / name).read_text(encoding="utf-8")
+    assert refused(kusabi("baseline", data, "--backbone", tmp_path / "a", "--backbone", tmp_path / "b"), "none of 2")
+    assert refused(kusabi("baseline", data, "--resume"), "--out")
+
+
 @pytest.mark.parametrize("verb", ["adapt", "baseline", "plan", "evaluate", "predict", "report", "demo"])
 def test_every_verb_explains_itself(verb):
     done = kusabi(verb, "--help")

@@ -23,10 +23,14 @@ SpecFile = Annotated[Path | None, typer.Option(help="TOML file with the same fie
 
 
 def with_spec(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb one option per field of the spec; it receives the finished ``spec``."""
+    """Give a verb one option per field of the spec; it receives the finished ``spec``.
+
+    A field that the verb has a parameter for is the verb's own affair and not in the spec.
+    """
     own = [p for p in inspect.signature(verb).parameters.values() if p.name != "spec"]
     options = [_option("seed", AdaptSpec.model_fields["seed"], "spec")]
     options += [_option(key, field, part) for part, model in PARTS.items() for key, field in model.model_fields.items()]
+    options = [option for option in options if option.name not in {p.name for p in own}]
 
     def run(spec_file: Path | None = None, preset: str | None = None, **arguments: Any) -> None:
         flags = _preset(preset) if preset is not None else {}

@@ -26,6 +26,8 @@ from kusabi.errors import BackboneError, listed
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
+
 # What transformers and tokenizers raise on folders that do not fit together; each becomes one plain line.
 _LOADING = (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, SafetensorError)
 
@@ -100,6 +102,12 @@ def _device(name: str) -> torch.device:
 
 
 def _tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
+    # Without any of them transformers makes up an empty vocabulary of the model's family, and every name means nothing.
+    if not any(path.is_file() for pattern in _VOCABULARIES for path in folder.path.glob(pattern)):
+        raise BackboneError(
+            f"{folder.path}: no tokenizer here (none of {', '.join(_VOCABULARIES)}); copy its files from where "
+            "the model came from"
+        )
     tokenizer = _try(
         folder,
         "tokenizer",

@@ -24,6 +24,7 @@ MINI = Path(__file__).parent / "mini"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 _WANTED = ["*.json", "*.txt", "*.model", "README.md", "model.safetensors", "model-*-of-*.safetensors"]
+_WANTED += ["LICENSE*", "LICENCE*", "COPYING*"]
 _NOT_WANTED = ["*/*"]  # copies for other frameworks
 
 

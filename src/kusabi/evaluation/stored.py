@@ -9,6 +9,7 @@ from kusabi.errors import RunError
 SPEC, EVALUATION, THUMBNAILS = "spec.toml", "evaluation.json", "thumbnails.json"
 CURVE = "curve.json"
 ABLATION = "ablation.json"
+COMPARISON = "comparison.json"
 
 
 def read_evaluation(run: Path) -> dict[str, Any]:
@@ -36,6 +37,15 @@ def read_ablation(folder: Path) -> dict[str, Any]:
         RunError: As ``read_evaluation``.
     """
     return _read(folder, ABLATION)
+
+
+def read_comparison(folder: Path) -> dict[str, Any]:
+    """The content of ``comparison.json``.
+
+    Raises:
+        RunError: As ``read_evaluation``.
+    """
+    return _read(folder, COMPARISON)
 
 
 def _read(run: Path, name: str) -> dict[str, Any]:

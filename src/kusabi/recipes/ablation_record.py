@@ -46,7 +46,8 @@ def record(
     right, base, judged = aligned(apart.lines, default, files)
     return {
         "schema": SCHEMA,
-        "task": task(question, spec, len(next(iter(files.values())))) | {"seeds": list(splits)},
+        "task": task(question.dataset, question.split, question.prompts, spec, len(next(iter(files.values()))))
+        | {"seeds": list(splits)},
         "cross_validated": any(isinstance(split, Folds) for split in splits.values()),
         "asked": dict(asked),
         "budget": tried.budget,

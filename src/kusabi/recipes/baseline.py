@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kusabi.data.split import Folds
+from kusabi.data.split import Folds, Split
 from kusabi.recipes.adapt import peer_scores
 from kusabi.recipes.environment import environment
 from kusabi.recipes.evaluation_record import Scores, compared, join, task
@@ -34,10 +34,10 @@ def baseline(
     """
     question = pose(source, spec, device=device, threads=threads, watch=watch)
     parts = question.split.folds if isinstance(question.split, Folds) else (question.split,)
-    scores = join([_measured(question, spec, part.support, part.query, watch) for part in parts])
+    scores = join([frozen_scores(question, spec, part, watch) for part in parts])
     found = compared(scores, question.dataset.classes, WAYS)
     return {
-        "task": task(question, spec, len(scores.files)),
+        "task": task(question.dataset, question.split, question.prompts, spec, len(scores.files)),
         **found,
         "recommendation": recommend(found, _poorest(question), len(question.dataset.classes)),
         "backbone": question.backbone.card(),
@@ -90,13 +90,14 @@ def _poorest(question: Question) -> tuple[str, int]:
     return question.dataset.classes[label], int(counts[label])
 
 
-def _measured(question: Question, spec: AdaptSpec, support: Any, query: Any, watch: Watch) -> Scores:
+def frozen_scores(question: Question, spec: AdaptSpec, part: Split, watch: Watch) -> Scores:
+    """Zero-shot and the peers on the frozen features of one split, or of one fold."""
     views = encode_views(
-        question.backbone, question.dataset, support, None, views=spec.data.views, augment=spec.data.augment,
+        question.backbone, question.dataset, part.support, None, views=spec.data.views, augment=spec.data.augment,
         seed=spec.seed, progress=stage(watch, "labelled pictures"),
     )  # fmt: skip
     arrays = (views.features.double().cpu().numpy(), views.labels.cpu().numpy(), views.pictures.cpu().numpy())
-    answers = judge(question.backbone, question.dataset, query, question.prompts, [], watch)
+    answers = judge(question.backbone, question.dataset, part.query, question.prompts, [], watch)
     scores = {"zero_shot": answers.zero_shot} | peer_scores(*arrays, answers.features, len(question.dataset.classes))
-    labels = np.array([example.label for example in query])
-    return Scores([example.file for example in query], labels, scores, answers.seconds)
+    labels = np.array([example.label for example in part.query])
+    return Scores([example.file for example in part.query], labels, scores, answers.seconds)

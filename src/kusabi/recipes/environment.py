@@ -16,7 +16,7 @@ def environment() -> dict[str, Any]:
     return {
         "kusabi": version("kusabi"),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "transformers": version("transformers"),
         "platform": platform.platform(),
         "processor": processor(),

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kusabi.adapters.checkpoint import CARD, WEIGHTS
-from kusabi.data.split import Folds
+from kusabi.data.dataset import Dataset
+from kusabi.data.split import Folds, Split
 from kusabi.evaluation.comparison import compare
 from kusabi.evaluation.evaluate import evaluate
 from kusabi.evaluation.flips import flips
 from kusabi.evaluation.pool import PEERS, WAYS
 from kusabi.recipes.environment import environment, peak_memory
-from kusabi.recipes.fit_support import Fitted
+from kusabi.recipes.fit_support import Fitted, Prompts
 from kusabi.recipes.question import Question
 from kusabi.recipes.run_folder import ADAPTER, read_records, settings
 from kusabi.spec import AdaptSpec
@@ -63,13 +64,12 @@ def compared(scores: Scores, classes: Sequence[str], ways: Sequence[str] = WAYS)
     return found
 
 
-def task(question: Question, spec: AdaptSpec, judged: int) -> dict[str, Any]:
+def task(dataset: Dataset, split: Split | Folds, prompts: Prompts, spec: AdaptSpec, judged: int) -> dict[str, Any]:
     """What was asked of which pictures."""
-    dataset, split = question.dataset, question.split
     return {
         "name": dataset.name,
         "classes": list(dataset.classes),
-        "prompts": [list(of_class) for of_class in question.prompts],
+        "prompts": [list(of_class) for of_class in prompts],
         "shots": spec.data.shots,
         "seed": spec.seed,
         "seeds": [spec.seed],
@@ -92,7 +92,7 @@ def record(
     without, within = scores.seconds
     return {
         "schema": SCHEMA,
-        "task": task(question, spec, len(scores.files)),
+        "task": task(question.dataset, question.split, question.prompts, spec, len(scores.files)),
         **compared(scores, question.dataset.classes),
         "adapter": {
             "kind": spec.adapter.kind,

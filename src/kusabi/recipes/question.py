@@ -72,12 +72,12 @@ def read_pictures(source: str, spec: AdaptSpec, watch: Watch) -> Dataset:
     )  # fmt: skip
 
 
-def pose_on(dataset: Dataset, spec: AdaptSpec, device: str) -> Question:
-    """As ``pose``, on pictures that are read already."""
+def pose_on(dataset: Dataset, spec: AdaptSpec, device: str, opened: Backbone | None = None) -> Question:
+    """As ``pose``, on pictures that are read already and, where one is given, with a backbone that is open already."""
     data = spec.data
     prompts = class_prompts(dataset.classes, data.templates, data.names)
     split = few_shot_split(dataset, data.shots, spec.seed)
-    backbone = open_backbone(spec, device)
+    backbone = open_backbone(spec, device) if opened is None else opened
     weights = plan(backbone.module, backbone.blocks, spec.adapter)
     moves_of(spec.moves)
     beside = adapters_beside(spec.adapter.beside, backbone)

@@ -47,6 +47,34 @@ def baseline(found: Mapping[str, Any]) -> None:
         console.print(f"note: {note}")
 
 
+def comparison(found: Mapping[str, Any], answers: Sequence[str], out: Any) -> None:
+    """Every candidate with its accuracies and its cost, and which one to take."""
+    ways = [way for way in NAMES if way != "adapted" or found["asked"]["adapter"]]
+    accuracies = Table("model", *(NAMES[way] for way in ways), "95 % interval", box=None)
+    costs = Table("model", "licence", "parameters", "weights", "pictures/s", "to load", "to adapt", box=None)
+    for row in found["candidates"]:
+        if row["error"] is not None:
+            accuracies.add_row(row["name"], "not measured")
+            continue
+        low, high = row[found["judged_by"]]["interval"]
+        shown = [f"{row[way]['accuracy']:.1%}" for way in ways]
+        accuracies.add_row(row["name"], *shown, f"{low:.1%} to {high:.1%}")
+        seconds = ["–" if one is None else f"{one:.1f} s" for one in (row["seconds"]["load"], row["seconds"]["adapt"])]
+        costs.add_row(
+            row["name"], row["licence"]["name"] or "unknown", f"{row['backbone']['parameters']:,}",
+            f"{row['weight_bytes'] / 1e6:.1f} MB", f"{row['speed']['pictures_per_second']:.1f}", *seconds,
+        )  # fmt: skip
+    console = _console()
+    console.print(accuracies)
+    console.print(costs)
+    for sentence in answers:
+        console.print(sentence)
+    for note in found["task"]["notes"]:
+        console.print(f"note: {note}")
+    if out is not None:
+        console.print(f"page: kusabi report {out}")
+
+
 def plan(found: Mapping[str, Any]) -> None:
     """Every tensor that would change."""
     table = Table("tensor", "tower", "layer", "size", "entries", box=None)

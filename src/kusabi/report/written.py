@@ -6,9 +6,19 @@ from typing import Any
 
 from kusabi.errors import RunError, SpecError
 from kusabi.evaluation.pool import pool, task_key
-from kusabi.evaluation.stored import ABLATION, CURVE, read_ablation, read_curve, read_evaluation, read_thumbnails
+from kusabi.evaluation.stored import (
+    ABLATION,
+    COMPARISON,
+    CURVE,
+    read_ablation,
+    read_comparison,
+    read_curve,
+    read_evaluation,
+    read_thumbnails,
+)
 from kusabi.files import write_bytes
 from kusabi.report.ablation_page import render_ablation
+from kusabi.report.candidates_page import render_comparison
 from kusabi.report.curve_page import render_curve
 from kusabi.report.page import render
 from kusabi.report.words import LANGUAGES
@@ -18,7 +28,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, language: str = 
     """Write the page of some runs; those that differ in their seed alone are pooled.
 
     Args:
-        runs: Finished run folders, or the folder of a learning curve or of an ablation.
+        runs: Finished run folders, or the folder of a learning curve, of an ablation, or of a comparison of models.
         out: The page; ``report.html`` in the run, or beside several runs, when absent.
         language: ``en`` or ``ja``.
 
@@ -31,6 +41,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, language: str = 
     for name, render_one in (
         (CURVE, lambda folder: render_curve(read_curve(folder), language)),
         (ABLATION, lambda folder: render_ablation(read_ablation(folder), language)),
+        (COMPARISON, lambda folder: render_comparison(read_comparison(folder), language)),
     ):
         if any((run / name).exists() for run in runs):
             _check_alone(runs)
@@ -49,7 +60,8 @@ def write_report(runs: Sequence[Path], out: Path | None = None, language: str = 
 def _check_alone(folders: Sequence[Path]) -> None:
     if len(folders) > 1:
         raise RunError(
-            f"{len(folders)} folders, a learning curve or an ablation among them: each has a page of its own"
+            f"{len(folders)} folders, a learning curve, an ablation or a comparison of models among them: "
+            "each has a page of its own"
         )
 
 
