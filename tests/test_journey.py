@@ -142,15 +142,11 @@ def test_several_models_are_compared_before_anybody_commits_to_one(tiles, tiny, 
     found = json.loads((run / "comparison.json").read_text(encoding="utf-8"))
     mini, lost, clip = found["candidates"]
     assert lost["error"] and mini["licence"]["name"] == "apache-2.0" and clip["licence"]["name"] is None
-    assert mini["adapted"]["n"] == clip["adapted"]["n"] == 24 and found["recommendation"]["best"] in (
-        "mini",
-        clip["name"],
-    )
-    assert refused(kusabi(*command), "--resume", str(run))
+    assert mini["adapted"]["n"] == clip["adapted"]["n"] == 24
+    assert found["recommendation"]["best"] in ("mini", clip["name"])
     assert json.loads(kusabi(*command, "--resume", "--json").stdout)["candidates"][0] == mini
-    for language, name in (("en", "report.html"), ("ja", "report.ja.html")):
-        assert kusabi("report", run, "--language", language).returncode == 0
-        assert "apache-2.0" in (run / name).read_text(encoding="utf-8")
+    assert kusabi("report", run, "--language", "ja").returncode == 0
+    assert "apache-2.0" in (run / "report.ja.html").read_text(encoding="utf-8")
     assert refused(kusabi("baseline", data, "--backbone", tmp_path / "a", "--backbone", tmp_path / "b"), "none of 2")
     assert refused(kusabi("baseline", data, "--resume"), "--out")
 

@@ -1,4 +1,3 @@
-import gc
 import hashlib
 import json
 import shutil
@@ -7,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from kusabi.backbones.dual_encoder import load_backbone
 from kusabi.errors import BackboneError, RunError, SpecError
 from kusabi.evaluation.stored import COMPARISON, read_comparison
 from kusabi.recipes import candidate as one
 from kusabi.recipes import candidates as module
+from kusabi.recipes import tower_speed
 from kusabi.recipes.adapt import adapt
 from kusabi.recipes.baseline import baseline
 from kusabi.recipes.candidates import compare_candidates
@@ -66,6 +68,8 @@ def shape(value):
             if kind not in kinds:
                 kinds.append(kind)
         return kinds
+    if isinstance(value, str):
+        return "text"
     return "number" if type(value) in (int, float) else type(value).__name__
 
 
@@ -149,7 +153,6 @@ def test_models_stay_as_they_are_and_one_is_in_memory_at_a_time(tiles, spec, mod
     loaded, digests, real = [], [], one.open_backbone
 
     def spying(spec, device):
-        gc.collect()
         assert all(reference() is None for reference in loaded), "the model before is still in memory"
         backbone = real(spec, device)
         loaded.append(weakref.ref(backbone.module))
@@ -230,6 +233,14 @@ def test_speed_is_the_median_of_batches_after_a_warm_up(tiles, spec, models):
     assert 0 < speed["lowest"] <= speed["pictures_per_second"] <= speed["highest"]
     assert (speed["batch"], speed["repeats"], speed["warm_up"], speed["input_size"]) == (16, 7, 2, 24)
     assert row["seconds"]["load"] > 0 and row["seconds"]["adapt"] > 0
+
+
+def test_the_first_batches_only_warm_up(tiny, monkeypatch):
+    seconds = iter([160.0, 80.0, 1.0, 2.0, 4.0, 8.0, 16.0, 4.0, 4.0])
+    monkeypatch.setattr(tower_speed, "_seconds", lambda backbone, batch: next(seconds))
+    speed = tower_speed.tower_speed(load_backbone(tiny("clip")), [Image.new("RGB", (30, 20))])
+    assert (speed["lowest"], speed["pictures_per_second"], speed["highest"]) == (1.0, 4.0, 16.0)
+    assert next(seconds, None) is None
 
 
 def test_a_comparison_has_the_shape_of_the_golden_one(tiles, spec, models, tmp_path):

@@ -96,6 +96,11 @@ def test_one_that_was_measured_alone_is_not_called_the_best_of_several():
     assert sentences[0].startswith("Only one model was measured: alone") and "hindsight" not in " ".join(sentences)
 
 
+def test_an_interval_that_reaches_down_to_guessing_is_no_reason_to_take_a_model():
+    assert said(made(("a", 75, 5, "mit"), ("b", 60, 5, "mit")))[0].startswith("None of these models is clearly above")
+    assert said(made(("a", 80, 5, "mit"), ("b", 60, 5, "mit")))[0].startswith("Take a")
+
+
 def test_bars_stand_best_first_between_start_and_end():
     found = made(("weak", 120, 5, "mit"), ("strong", 200, 9, "mit"))
     assert [row["name"] for row in ranked(found)] == ["strong", "weak"]
@@ -105,8 +110,8 @@ def test_bars_stand_best_first_between_start_and_end():
     assert bar["low"] == pytest.approx(START + 0.55 * (END - START))
     assert drawn["groups"][0]["bars"][-1]["width"] == pytest.approx(END - START)
     assert drawn["guess"]["x"] == pytest.approx(START + (END - START) / 3, abs=0.01)
-    heights = [bar["y"] for group in drawn["groups"] for bar in group["bars"]]
-    assert heights == sorted(set(heights))
+    heights = [bar["y"] for bar in drawn["groups"][0]["bars"]]
+    assert heights == sorted(set(heights)) and heights[-1] + drawn["bar"] == drawn["bottom"] < drawn["height"]
 
 
 def test_names_from_outside_are_escaped_and_other_schemas_refused():

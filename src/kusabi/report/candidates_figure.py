@@ -1,4 +1,4 @@
-"""Where things stand in the drawing of a comparison: a group for each model, a bar for each way of answering.
+"""Where things stand in the drawings of a comparison: one for each model, a bar in it for each way of answering.
 
 Heights are pixels; across, everything is in percent of the width: names stand left of the bars, figures right of them.
 """
@@ -26,31 +26,32 @@ def ways_of(found: Mapping[str, Any]) -> list[str]:
 
 def groups(found: Mapping[str, Any]) -> dict[str, Any]:
     """All bars with whiskers, ticks, and where guessing stands."""
-    drawn: list[dict[str, Any]] = []
-    top = 0
-    for row in ranked(found):
-        bars = [
-            {
-                "way": way,
-                "y": top + HEADING + place * ROW,
-                "middle": top + HEADING + place * ROW + BAR // 2,
-                "width": round((END - START) * row[way]["accuracy"], 2),
-                "low": _across(row[way]["interval"][0]),
-                "high": _across(row[way]["interval"][1]),
-                "accuracy": row[way]["accuracy"],
-                "interval": row[way]["interval"],
-            }
-            for place, way in enumerate(ways_of(found))
-        ]
-        end = bars[-1]["y"] + BAR
-        drawn.append({"name": row["name"], "top": top, "label": top + 13, "first": bars[0]["y"], "end": end,
-                      "bars": bars})  # fmt: skip
-        top = end + GAP
+    ways = ways_of(found)
+    drawn = [
+        {
+            "name": row["name"],
+            "bars": [
+                {
+                    "way": way,
+                    "y": HEADING + place * ROW,
+                    "middle": HEADING + place * ROW + BAR // 2,
+                    "width": round((END - START) * row[way]["accuracy"], 2),
+                    "low": _across(row[way]["interval"][0]),
+                    "high": _across(row[way]["interval"][1]),
+                    "accuracy": row[way]["accuracy"],
+                    "interval": row[way]["interval"],
+                }
+                for place, way in enumerate(ways)
+            ],
+        }
+        for row in ranked(found)
+    ]
     ticks = [{"x": _across(share / 100), "percent": share} for share in (0, 25, 50, 75, 100)]
-    guess = 1 / len(found["task"]["classes"])
+    guess, bottom = 1 / len(found["task"]["classes"]), HEADING + (len(ways) - 1) * ROW + BAR
     return {
         "groups": drawn, "ticks": ticks, "guess": {"x": _across(guess), "share": guess}, "start": START,
-        "rail": END - START, "bar": BAR, "bottom": top - GAP, "height": top - GAP + 44,
+        "rail": END - START, "bar": BAR, "label": 13, "top": HEADING, "bottom": bottom, "height": bottom + GAP,
+        "axis": 44 - GAP,
     }  # fmt: skip
 
 
