@@ -1,7 +1,7 @@
 """Weights in memory of their own: writing into a memory-mapped file costs a copy of the page at its first touch.
 
-An adapter of a thousandth of the entries touches most pages of its weights, so that its first swap would cost as much as
-many later ones. Copied in one piece while the model loads, the same bytes cost less.
+An adapter of a thousandth of the entries touches most pages of its weights, so that its first swap would cost as
+much as many later ones. Copied in one piece while the model loads, the same bytes cost less.
 """
 
 from torch import nn
