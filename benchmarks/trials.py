@@ -3,7 +3,6 @@
 import argparse
 import json
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -80,7 +79,8 @@ def main(trials: Trials, words: Sequence[str] | None = None) -> None:
         return
     if asked.threads is not None:
         torch.set_num_threads(asked.threads)
-    command = shlex.join(["python", "-m", f"benchmarks.{trials.name}", *(sys.argv[1:] if words is None else words)])
+    threads = [] if asked.threads is None else ["--threads", str(asked.threads)]  # folders of a machine are left out
+    command = shlex.join(["python", "-m", f"benchmarks.{trials.name}", "--tasks", *asked.tasks, *threads])
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     for settings in trials.rounds:
         for task in asked.tasks:

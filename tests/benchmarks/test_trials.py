@@ -42,6 +42,7 @@ def test_each_run_is_one_line_and_is_taken_once(task, tmp_path, capsys):
         ("static", 2, 0, 100), ("moving", 2, 0, 100),
     ]  # fmt: skip
     assert all(line["query_pictures"] == 12 and 0 <= line["accuracy"] <= 1 for line in lines)
+    assert {line["command"] for line in lines} == {"python -m benchmarks.small --tasks colours"}, "no folder of ours"
     before = (tmp_path / "small.jsonl").read_bytes()
     main(SMALL, words)
     assert (tmp_path / "small.jsonl").read_bytes() == before
