@@ -32,7 +32,7 @@ from kusabi.training.precision import autocast, loss_scale
 from kusabi.training.running_mean import RunningMean
 from kusabi.training.views import Views
 
-# Peak step sizes at so many updates or more. Twice that of sparse deltas was ahead with many classes; with few it is open.
+# Peak step sizes from so many updates on. Twice that of sparse deltas was ahead with many classes; with few it is open.
 RATES, FULL = {"sparse_delta": 2e-3, "low_rank": 3e-3, "bottleneck": 3e-3}, 100
 
 
