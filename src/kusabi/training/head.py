@@ -55,8 +55,9 @@ def fit_head(
         scale, strength, probe_strength = SCALE_PRIOR, STRENGTH_PRIOR, STRENGTH_PRIOR
     else:
         share, scale = _anchor_choice(features, labels, text, fold, SHARES if share is None else (share,))
-        strength = _strength_choice(features, labels, text, fold, share, scale)
-        probe_strength = _strength_choice(features, labels, text, fold, share, 0.0)
+        parts = [_Part.of(features, fold != number) for number in range(fold.max() + 1)]
+        strength = _strength_choice(features, labels, text, parts, share, scale)
+        probe_strength = _strength_choice(features, labels, text, parts, share, 0.0)
     return refit(features, labels, text, share, scale, (strength, probe_strength))
 
 
@@ -79,8 +80,9 @@ def refit(
         strengths: How dear it is to leave the anchor, and the plain probe's own.
     """
     features, text = features.astype(np.float64), text.astype(np.float64)
+    axes = _axes(features)
     anchored, probe = (
-        logistic_fit(features, labels, sharpness * anchors(features, labels, text, share), strength)
+        _fitted(axes, features, labels, sharpness * anchors(features, labels, text, share), strength)
         for sharpness, strength in ((scale, strengths[0]), (0.0, strengths[1]))
     )
     return Head((anchored[0] + probe[0]) / 2, (anchored[1] + probe[1]) / 2, share, scale, *strengths)
@@ -88,7 +90,12 @@ def refit(
 
 def logistic_fit(features: Rows, labels: NDArray[np.int64], anchor: Rows, strength: float) -> tuple[Rows, Rows]:
     """Weights ``(C, D)`` and offsets ``(C,)`` of least penalized log-loss around an anchor ``(C, D)``."""
-    axes = _axes(features)
+    return _fitted(_axes(features), features, labels, anchor, strength)
+
+
+def _fitted(
+    axes: "_Axes", features: Rows, labels: NDArray[np.int64], anchor: Rows, strength: float
+) -> tuple[Rows, Rows]:
     return _unrotated(axes, anchor, _fit(axes, labels, features @ anchor.T, strength, precise=True))
 
 
@@ -151,21 +158,20 @@ def _anchor_choice(
 
 
 def _strength_choice(
-    features: Rows, labels: NDArray[np.int64], text: Rows, fold: NDArray[np.int64], share: float, scale: float
+    features: Rows, labels: NDArray[np.int64], text: Rows, parts: Sequence["_Part"], share: float, scale: float
 ) -> float:
     """How dear leaving the anchor is; at a scale of zero there is none, and it is the probe's own."""
-    parts = [(fold != index, fold == index) for index in range(fold.max() + 1)]
-    axes = [_axes(features[inside]) for inside, _ in parts]
     losses: dict[float, float] = {}
     weights: list[Rows | None] = [None] * len(parts)
     for strength in STRENGTHS:
         losses[strength] = 0.0
-        for i, (inside, outside) in enumerate(parts):
+        for i, part in enumerate(parts):
+            inside, outside = part.inside, ~part.inside
             anchor = scale * anchors(features[inside], labels[inside], text, share)
             anchored = features[inside] @ anchor.T
-            added = _fit(axes[i], labels[inside], anchored, strength, precise=False, start=weights[i])
+            added = _fit(part.axes, labels[inside], anchored, strength, precise=False, start=weights[i])
             weights[i] = added
-            directions, offsets = _unrotated(axes[i], anchor, added)
+            directions, offsets = _unrotated(part.axes, anchor, added)
             losses[strength] += _loss(features[outside] @ directions.T + offsets, labels[outside])
         if losses[strength] > 1.02 * min(losses.values()):
             break  # the loss falls, then rises: past the valley weaker, slower fits are idle
@@ -182,12 +188,28 @@ class _Axes:
     inputs: Rows  # (n, axes + 1)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """One fold of a cross-validation: which rows are fitted to, and their axes."""
+
+    inside: NDArray[np.bool_]
+    axes: _Axes
+
+    @classmethod
+    def of(cls, features: Rows, inside: NDArray[np.bool_]) -> "_Part":
+        return cls(inside, _axes(features[inside]))
+
+
 def _axes(features: Rows) -> _Axes:
+    """Principal axes from the smaller of the two products of the rows with themselves: a tenth of an SVD's time."""
     centre = features.mean(axis=0)
     centred = features - centre
     size = max(float(np.sqrt((centred**2).sum(axis=1).mean())), 1e-12)
-    _, values, directions = np.linalg.svd(centred / size, full_matrices=False)
-    directions = directions[values > 1e-7 * max(float(values[0]), 1.0)]
+    rows = centred / size
+    tall = len(rows) >= rows.shape[1]
+    squares, vectors = np.linalg.eigh(rows.T @ rows if tall else rows @ rows.T)
+    kept = squares > 1e-10 * max(float(squares[-1]), 1.0)
+    directions = vectors[:, kept].T if tall else (vectors[:, kept] / np.sqrt(squares[kept])).T @ rows
     inputs = np.hstack([centred / size @ directions.T, np.ones((len(features), 1))])
     return _Axes(centre, size, directions, inputs)
 
