@@ -60,6 +60,11 @@ class Moves:
         if wrong:
             raise AdapterError("moves of the support: " + listed(wrong, "; "))
 
+    @property
+    def by_gradient(self) -> bool:
+        """Whether moves look at dense gradients."""
+        return bool(self.every) and not self.union and self.rho < 1
+
     def due(self, step: int) -> bool:
         """Whether a move comes after update ``step``, counted from 1."""
         return self.every > 0 and step > 0 and step % self.every == self.phase

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from kusabi.adapters.entry_training import EntryCopy
 from kusabi.adapters.free_support import free_positions
 from kusabi.adapters.growth import Entering, Growth, blank, joined
 from kusabi.adapters.merged_training import WorkingCopy
@@ -63,7 +64,7 @@ class MovingSupport:
     @torch.no_grad()
     def watch(self, name: str, dense: Tensor) -> None:
         """Take a target's dense gradient of one backward into account, if its window is open."""
-        if not self.moves.every or self.moves.union or self.moves.rho == 1:
+        if not self.moves.by_gradient:
             return
         due = self.moves.next_due(self.step + 1)
         share = self.moves.replaced(due, self.steps)
@@ -81,7 +82,7 @@ class MovingSupport:
             self.delta.values.grad.masked_fill_(~self._drawn, 0.0)
 
     @torch.no_grad()
-    def advance(self, copy: WorkingCopy) -> Move | None:
+    def advance(self, copy: WorkingCopy | EntryCopy) -> Move | None:
         """After the optimizer's step: count the update, move if it is time, and fold the values into the weights."""
         self.step += 1
         self._growth.count()

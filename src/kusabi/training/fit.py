@@ -6,6 +6,7 @@ backbone's tensors are back in place when the generator is closed.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from kusabi.adapters.entry_training import EntryCopy, entry_copy, plain_layers
 from kusabi.adapters.merged_training import WorkingCopy, working_copy
 from kusabi.adapters.moves import STILL, Moves
 from kusabi.adapters.moving_support import MovingSupport
@@ -28,7 +30,7 @@ from kusabi.training.agreement import agreement, symmetric_kl
 from kusabi.training.cross_fit import CrossFit
 from kusabi.training.forward import logits_of
 from kusabi.training.optimizer import FlatAdamW
-from kusabi.training.precision import autocast, loss_scale
+from kusabi.training.precision import cast, loss_scale
 from kusabi.training.running_mean import RunningMean
 from kusabi.training.views import Views
 
@@ -137,7 +139,7 @@ class FitState:
         self.step, self.stopped = int(tensors["step"]), bool(tensors["stopped"])
         self.recent = float(tensors["recent"])
 
-    def advance(self, copy: WorkingCopy, rates: Mapping[str, float]) -> None:
+    def advance(self, copy: WorkingCopy | EntryCopy, rates: Mapping[str, float]) -> None:
         """One update with the gradients at hand, moves and averages included."""
         if self.support is not None:
             self.support.narrow()
@@ -178,7 +180,7 @@ def fit(
     Raises:
         AdapterError: When gradients are not finite.
     """
-    device, scale = str(backbone.device), loss_scale(precision)
+    scale = loss_scale(precision)
     decay = spec.value_decay / shots
     frozen = None
     if safety.agreement:
@@ -187,7 +189,7 @@ def fit(
     peaks["head"] = spec.head_learning_rate
     lap = math.ceil(len(views.labels) / spec.batch_size)
     forwards = max(part.forwards for part in state.parts)
-    with working_copy(backbone.module, *state.parts, watch=state.support and state.support.watch) as copy:
+    with _copy(state, backbone, precision) as copy:
         while state.step < spec.steps and not state.stopped:
             shape = 0.5 * (1 + math.cos(math.pi * state.step / spec.steps))
             rows = batch_rows(len(views.labels), spec.batch_size, seed, state.step)
@@ -197,7 +199,7 @@ def fit(
             for number in range(forwards):
                 for part in state.parts:
                     part.draw(seed, state.step, number)
-                with autocast(precision, device):
+                with cast(backbone, precision):
                     outputs.append(logits_of(backbone, views, against or state.prototypes, prompts, plan, rows))
             logits = outputs[0].logits.float()
             loss = total = F.cross_entropy(logits, labels)
@@ -216,6 +218,15 @@ def fit(
             yield Record(state.step, loss.item(), hits.item(), shape * peaks["part.0"])
         if state.step:
             state.average.give(state.learned())
+
+
+def _copy(state: FitState, backbone: Backbone, precision: str) -> AbstractContextManager[WorkingCopy | EntryCopy]:
+    """The cheapest way to train these parts."""
+    first, support, dtype = state.parts[0], state.support, getattr(torch, precision)
+    layers = None if support is not None and support.moves.by_gradient else plain_layers(backbone.module, state.parts)
+    if layers and isinstance(first, SparseDelta):
+        return entry_copy(backbone.module, first, layers, dtype)
+    return working_copy(backbone.module, *state.parts, watch=support and support.watch)
 
 
 def _starting_logits(state: FitState, views: Views, against: CrossFit | None) -> Tensor:

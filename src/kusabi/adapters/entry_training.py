@@ -1,0 +1,177 @@
+"""Train a sparse delta without dense gradients: a product is taken only where an entry is, and no weight is cast twice.
+
+Serves plain linear layers on the CPU, where a dense gradient of a weight costs as much as its forward pass (of a
+ViT-B/16 in fp32 the entries alone, 0.5 % of them, a tenth). Each layer computes with the tensor it would be cast to:
+the weight itself where training needs no other type, else one copy, in which only entries are ever written. Forward
+passes are bitwise those of ``merged_training``; gradients differ by rounding, since entries are summed in fp32.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from kusabi.adapters.fold import folded
+from kusabi.adapters.part import AdapterPart, check_all_fit, gradient_of, on_leaving
+from kusabi.adapters.sparse_delta import SparseDelta
+
+TOKENS = 128  # rows that are multiplied at a time: their transposes stay in a core's own cache
+MOST = 0.02  # trained share of a weight above which its dense gradient is quicker
+
+
+class EntryCopy:
+    """The targeted weights as forward passes see them.
+
+    Call ``fold()`` after every change of the values, ``follow()`` after a change of the support.
+
+    Args:
+        delta: What is trained.
+        layers: Target -> the layer that holds it.
+        dtype: Of the forward passes.
+    """
+
+    def __init__(self, delta: SparseDelta, layers: dict[str, nn.Linear], dtype: torch.dtype) -> None:
+        self.delta, self.layers = delta, layers
+        self.weights = {name: layer.weight.detach().to(dtype).contiguous() for name, layer in layers.items()}
+        self.biases = {name: None if x.bias is None else x.bias.detach().to(dtype) for name, x in layers.items()}
+        self._read_entries()
+
+    def _read_entries(self) -> None:
+        places = {name: self.delta.indices[part].to(torch.int64) for name, part in self.delta.slices.items()}
+        patterns = {name: _pattern(at, self.weights[name].shape) for name, at in places.items()}
+        entries = {name: self.layers[name].weight.detach().reshape(-1)[at].float() for name, at in places.items()}
+        # At once: Ctrl-C must find positions and originals that belong together.
+        self._entries = {name: (at, entries[name], patterns[name]) for name, at in places.items()}
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Write ``original + value`` at every entry."""
+        for name, (at, originals, _) in self._entries.items():
+            self._write(name, at, folded(originals, self.delta.values.data[self.delta.slices[name]]))
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Take up a support that has moved: what left is the frozen value again, bitwise, what entered is folded."""
+        for name in self._entries:
+            self.unfold(name)
+        self._read_entries()
+        self.fold()
+
+    @torch.no_grad()
+    def unfold(self, name: str) -> None:
+        """Write the originals back: where no copy was needed, the tensor is the frozen weight."""
+        at, originals, _ = self._entries[name]
+        self._write(name, at, originals)
+
+    def _write(self, name: str, at: Tensor, entries: Tensor) -> None:
+        weight = self.weights[name]
+        weight.view(-1).index_copy_(0, at, entries.to(weight.dtype))
+
+    def forward(self, name: str) -> Callable[..., Tensor]:
+        """What the layer computes meanwhile."""
+
+        def linear(input: Tensor) -> Tensor:  # as nn.Linear calls it
+            found: Any = _EntryLinear.apply(input.to(self.weights[name].dtype), self.delta.values, self, name)
+            return found
+
+        return linear
+
+    def take(self, name: str, outputs: Tensor, inputs: Tensor) -> None:
+        """Add the gradients of a layer's entries; ``outputs`` ``(t, rows)`` is that of what it gave for ``inputs``."""
+        own, pattern = gradient_of(self.delta)[self.delta.slices[name]], self._entries[name][2]
+        for start in range(0, len(inputs), TOKENS):
+            rows = slice(start, start + TOKENS)
+            left = outputs[rows].t().to(torch.float32, memory_format=torch.contiguous_format)
+            found = torch.sparse.sampled_addmm(pattern, left, inputs[rows].to(torch.float32), beta=0)
+            own += found.values()
+
+
+class _EntryLinear(torch.autograd.Function):
+    """The values are an input so that a layer whose inputs need no gradient has a backward pass, too."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, _values: Tensor, copy: EntryCopy, name: str) -> Tensor:
+        ctx.save_for_backward(inputs)
+        ctx.copy, ctx.name = copy, name
+        return F.linear(inputs, copy.weights[name], copy.biases[name])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (inputs,) = ctx.saved_tensors
+        ctx.copy.take(ctx.name, gradient.flatten(0, -2), inputs.flatten(0, -2))
+        return gradient @ ctx.copy.weights[ctx.name] if ctx.needs_input_grad[0] else None, None, None, None
+
+
+def plain_layers(module: nn.Module, parts: Sequence[AdapterPart]) -> dict[str, nn.Linear] | None:
+    """Target -> its layer, where a lone sparse delta can be trained by its entries; else None.
+
+    That takes linear layers on the CPU that compute as ``nn.Linear`` does, weights that no second layer shares, few
+    entries in each, and no ``torch.compile``, which would have to follow layers that come and go.
+    """
+    if len(parts) != 1 or type(delta := parts[0]) is not SparseDelta or delta.values.device.type != "cpu":
+        return None
+    holders: dict[int, list[nn.Module]] = {}
+    for layer in module.modules():
+        if layer._compiled_call_impl is not None:
+            return None
+        for weight in layer._parameters.values():
+            if weight is not None:
+                holders.setdefault(id(weight), []).append(layer)
+    layers: dict[str, nn.Linear] = {}
+    for name, count in zip(delta.names, delta.counts, strict=True):
+        path, _, leaf = name.rpartition(".")
+        layer = module.get_submodule(path)
+        if not isinstance(layer, nn.Linear) or type(layer) is not nn.Linear or leaf != "weight":
+            return None
+        shared = len(holders[id(layer.weight)]) > 1
+        if shared or "forward" in vars(layer) or count > MOST * layer.weight.numel():
+            return None
+        layers[name] = layer
+    return layers
+
+
+@contextmanager
+def entry_copy(
+    module: nn.Module, delta: SparseDelta, layers: dict[str, nn.Linear], dtype: torch.dtype
+) -> Iterator[EntryCopy]:
+    """Train a sparse delta on a model; the model is as it was on leaving, bitwise.
+
+    Args:
+        module: The model.
+        delta: That fits it.
+        layers: As ``plain_layers`` gives them.
+        dtype: That forward passes are cast to.
+
+    Raises:
+        AdapterError: Listing all mismatches, if the delta does not fit the module.
+    """
+    check_all_fit((delta,), module)
+    with ExitStack() as stack:
+        copy = EntryCopy(delta, layers, dtype)
+        for name, layer in layers.items():
+            if copy.weights[name].data_ptr() == layer.weight.data_ptr():
+                on_leaving(stack, copy.unfold, name)
+            on_leaving(stack, _plain, layer)
+            layer.forward = copy.forward(name)
+        copy.fold()
+        yield copy
+
+
+def _plain(layer: nn.Linear) -> None:
+    vars(layer).pop("forward", None)
+
+
+def _pattern(at: Tensor, shape: Sequence[int]) -> Tensor:
+    """Entries at rising flat positions as a sparse matrix of zeros."""
+    rows, columns = shape
+    counts = torch.bincount(at // columns, minlength=rows)
+    ends = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR", UserWarning)  # beta, says torch; the format is as old as 1.13
+        return torch.sparse_csr_tensor(ends, at % columns, torch.zeros(len(at)), (rows, columns), check_invariants=True)
