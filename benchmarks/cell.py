@@ -93,7 +93,7 @@ def cell_of(question: Question, spec: AdaptSpec, query: QuerySide | None = None)
     layer = question.plan.first_layer["vision"]
     views = encode_views(
         question.backbone, question.dataset, question.split.support, layer, views=spec.data.views,
-        augment=spec.data.augment, seed=spec.seed,
+        augment=spec.data.augment, seed=spec.seed, precision=question.precision,
     )  # fmt: skip
     with torch.no_grad():
         text = class_texts(question.backbone, question.prompts)

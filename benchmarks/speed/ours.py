@@ -59,6 +59,7 @@ def encoded(setting: Setting, pictures: int) -> tuple[Views, list[float]]:
     views = encode_views(
         setting.backbone, dataset_of(classes, support), support, setting.plan.first_layer["vision"],
         views=setting.spec.data.views, augment=setting.spec.data.augment, seed=0,
+        precision=setting.precision,
         progress=lambda *_: marks.append(now(device)),
     )  # fmt: skip
     return views, np.diff(marks).tolist()

@@ -152,7 +152,7 @@ def _shown(question: Question, split: Split | Folds, spec: AdaptSpec, watch: Wat
     data = spec.data
     support = encode_views(
         question.backbone, question.dataset, split.support, 0, views=data.views, augment=data.augment, seed=spec.seed,
-        progress=stage(watch, f"seed {spec.seed}: labelled pictures"),
+        precision=question.precision, progress=stage(watch, f"seed {spec.seed}: labelled pictures"),
     )  # fmt: skip
     if isinstance(split, Folds):
         fold = {example.file: number for number, one in enumerate(split.folds) for example in one.query}

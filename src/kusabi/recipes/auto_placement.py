@@ -42,7 +42,7 @@ def settled(
         data = setting.spec.data
         frozen = encode_views(
             setting.backbone, dataset, support, None, views=data.views, augment=data.augment, seed=setting.spec.seed,
-            progress=stage(watch, "placement"),
+            precision=setting.precision, progress=stage(watch, "placement"),
         )  # fmt: skip
         # Without states, the few pictures that are differentiated are shown again.
         measured = pulls(setting, replace(frozen, layer=0))

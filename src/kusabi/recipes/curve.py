@@ -156,14 +156,14 @@ def _shared(
     layer, data = question.plan.first_layer.get("vision"), spec.data
     assert isinstance(question.split, Split), "a dataset with a test split is never cross-validated"
 
-    def encoded(pictures: Any, views: int, name: str) -> Views:
+    def encoded(pictures: Any, views: int, name: str, precision: str) -> Views:
         return encode_views(
             question.backbone, question.dataset, pictures, layer, views=views, augment=data.augment, seed=spec.seed,
-            progress=stage(watch, name),
+            precision=precision, progress=stage(watch, name),
         )  # fmt: skip
 
-    views = encoded(pool, data.views, "frozen layers")
-    query = encoded(question.split.query, 1, "query pictures")
+    views = encoded(pool, data.views, "frozen layers", question.precision)
+    query = encoded(question.split.query, 1, "query pictures", "float32")
     text = class_texts(question.backbone, question.prompts)
     return _Shared([example.file for example in pool], views, query, text)
 

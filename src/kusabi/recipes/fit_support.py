@@ -55,7 +55,7 @@ def fit_support(
     setting = settled(asked, dataset, support, watch=watch, run=run)
     views = encode_views(
         backbone, dataset, support, setting.plan.first_layer.get("vision"), views=spec.data.views,
-        augment=spec.data.augment, seed=spec.seed, progress=stage(watch, "frozen layers"),
+        augment=spec.data.augment, seed=spec.seed, precision=precision, progress=stage(watch, "frozen layers"),
     )  # fmt: skip
     learned = _learned(setting, views, watch, run)
     scales = choose_scales(setting, views, stage(watch, "scales"))

@@ -3,9 +3,15 @@
 A backbone in half precision trains under autocast to its own dtype: beside its tensors nothing else would fit.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
+
+from kusabi.backbones.backbone import Backbone
+
+FUSED, PLAIN = "sdpa", "eager"
 
 
 def fast_bf16(device: str) -> bool:
@@ -34,6 +40,31 @@ def autocast(precision: str, device: str) -> torch.autocast:
     """
     dtype = torch.float16 if precision == "float16" else torch.bfloat16
     return torch.autocast(torch.device(device).type, dtype, enabled=precision != "float32")
+
+
+@contextmanager
+def cast(backbone: Backbone, precision: str) -> Iterator[None]:
+    """``autocast`` for one forward of a backbone, on a CPU with attention as plain matrix products.
+
+    There torch's fused attention in half precision takes twice as long forward, and three to seven times as long
+    backward.
+
+    Args:
+        backbone: Whose modules' configurations are changed meanwhile, if transformers made them.
+        precision: As for ``autocast``.
+    """
+    device, changed = str(backbone.device), []
+    if precision != "float32" and backbone.device.type == "cpu":
+        own = {id(config): config for m in backbone.module.modules() if (config := getattr(m, "config", None))}
+        changed = [config for config in own.values() if getattr(config, "_attn_implementation", None) == FUSED]
+    try:
+        for config in changed:
+            config._attn_implementation_internal = PLAIN
+        with autocast(precision, device):
+            yield
+    finally:
+        for config in changed:
+            config._attn_implementation_internal = FUSED
 
 
 def loss_scale(precision: str) -> float:

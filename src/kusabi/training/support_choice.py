@@ -18,7 +18,7 @@ from kusabi.backbones.backbone import Backbone
 from kusabi.errors import AdapterError
 from kusabi.training.cross_fit import CrossFit
 from kusabi.training.forward import logits_of
-from kusabi.training.precision import autocast, loss_scale
+from kusabi.training.precision import cast, loss_scale
 from kusabi.training.views import BLOCK, Views
 
 
@@ -133,7 +133,7 @@ def support_gradients(
         pictures = int(views.pictures.max()) + 1
         for start in range(0, pictures, BLOCK):
             rows = range(start, min(start + BLOCK, pictures))
-            with autocast(precision, str(backbone.device)):
+            with cast(backbone, precision):
                 logits = logits_of(backbone, views, classifier, prompts, plan, rows).logits.float()
             loss = F.cross_entropy(logits, views.labels[rows.start : rows.stop], reduction="sum")
             (loss_scale(precision) * loss).backward()

@@ -12,6 +12,7 @@ from kusabi.backbones.prefix import carry, enter, finish
 from kusabi.backbones.preprocessing import pixels
 from kusabi.data.augmentation import augmented
 from kusabi.data.dataset import Dataset, Example
+from kusabi.training.precision import cast
 
 BLOCK = 16  # pictures in one frozen forward; fixed, so that a value does not depend on where a run stopped
 CACHE_BYTES = 4 * 2**30  # above it activations are computed again for every batch
@@ -23,6 +24,7 @@ class Views:
 
     ``states`` ``(n * v, ...)`` enter layer ``layer``; None where the tower is not adapted or they would not fit into
     memory. ``features`` ``(n * v, D)`` are the frozen embeddings, unit rows; ``labels`` and ``pictures`` ``(n * v,)``.
+    ``precision`` is that of forwards of these views that learn nothing.
     """
 
     states: Tensor | None
@@ -31,6 +33,7 @@ class Views:
     pictures: Tensor
     layer: int | None
     reload: Callable[[Sequence[int]], Tensor]
+    precision: str = "float32"
 
     def batch(self, rows: Sequence[int]) -> Tensor:
         """Activations ``(len(rows), ...)`` entering the first adapted layer, on the device of the features."""
@@ -53,6 +56,7 @@ class Views:
             pictures=self.pictures[rows].unique(return_inverse=True)[1],
             layer=self.layer,
             reload=lambda asked: self.reload([kept[row] for row in asked]),
+            precision=self.precision,
         )
 
 
@@ -66,6 +70,7 @@ def encode_views(
     views: int,
     augment: str,
     seed: int,
+    precision: str = "float32",
     progress: Callable[[int, int], None] | None = None,
 ) -> Views:
     """Run every view of every example through the frozen model once.
@@ -78,13 +83,16 @@ def encode_views(
         views: Views of each picture; the first is the picture itself.
         augment: Kind of augmentation.
         seed: Of the augmentation.
+        precision: What forwards of an fp32 backbone are cast to; features and states stay fp32.
         progress: Told (done, total) in pictures times views.
     """
+    precision = precision if backbone.dtype == torch.float32 else "float32"  # a half one computes in its own type
     at = [(example, view) for view in range(views) for example in examples]
 
     def entering(rows: Sequence[int]) -> Tensor:
         images = [augmented(dataset.open(at[row][0]), augment, seed, at[row][0].digest, at[row][1]) for row in rows]
-        return enter(backbone, pixels(images, backbone.preprocessing).to(backbone.device), layer or 0)
+        with cast(backbone, precision):
+            return enter(backbone, pixels(images, backbone.preprocessing).to(backbone.device), layer or 0)
 
     states: list[Tensor] = []
     features: list[Tensor] = []
@@ -92,7 +100,8 @@ def encode_views(
     for start in range(0, len(at), BLOCK):
         rows = range(start, min(start + BLOCK, len(at)))
         entered = entering(rows)
-        features.append(finish(backbone, entered, layer or 0))
+        with cast(backbone, precision):
+            features.append(finish(backbone, entered, layer or 0))
         if keep and start == 0:
             keep = entered[0].numel() * entered.element_size() * len(at) <= CACHE_BYTES
         if keep:
@@ -106,6 +115,7 @@ def encode_views(
         pictures=torch.tensor([row % len(examples) for row in range(len(at))], device=backbone.device),
         layer=layer,
         reload=entering,
+        precision=precision,
     )
 
 
@@ -122,13 +132,17 @@ def carried(backbone: Backbone, views: Views, layer: int | None) -> Views:
     if layer is None or below is None or layer == below:
         return replace(views, states=None if layer is None else views.states, layer=layer)
 
+    def climbed(states: Tensor) -> Tensor:
+        with cast(backbone, views.precision):
+            return carry(backbone, states, below, layer)
+
     def upwards(rows: Sequence[int]) -> Tensor:
-        return carry(backbone, load(rows), below, layer)
+        return climbed(load(rows))
 
     count, states = len(views.labels), None
     if views.states is not None:
         blocks = [range(at, min(at + BLOCK, count)) for at in range(0, count, BLOCK)]
-        states = torch.cat([carry(backbone, views.batch(rows), below, layer) for rows in blocks])
+        states = torch.cat([climbed(views.batch(rows)) for rows in blocks])
     return replace(views, states=states, layer=layer, reload=upwards)
 
 
@@ -138,8 +152,12 @@ def adapted_features(backbone: Backbone, views: Views) -> Tensor:
         return views.features
     count = len(views.labels)
     blocks = [range(at, min(at + BLOCK, count)) for at in range(0, count, BLOCK)]
+    features: list[Tensor] = []
     with class_token_alone(backbone):
-        return torch.cat([finish(backbone, views.batch(rows), views.layer) for rows in blocks])
+        for rows in blocks:
+            with cast(backbone, views.precision):
+                features.append(finish(backbone, views.batch(rows), views.layer))
+    return torch.cat(features)
 
 
 def blocks_of(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:

@@ -20,7 +20,7 @@ from kusabi.training.birth import Birth, hybrid_shares
 from kusabi.training.cross_fit import CrossFit
 from kusabi.training.fit import batch_rows
 from kusabi.training.forward import logits_of
-from kusabi.training.precision import autocast, loss_scale
+from kusabi.training.precision import cast, loss_scale
 
 
 def warm_support(
@@ -57,7 +57,7 @@ def _gradients(
         rows = batch_rows(count, training.batch_size, birth.spec.seed, number)
         labels = sample.views.labels[torch.as_tensor(rows, device=sample.views.labels.device)]
         with attached(backbone.module, low_rank), dense_gradients(backbone.module, names) as collected:
-            with autocast(sample.precision, str(backbone.device)):
+            with cast(backbone, sample.precision):
                 output = logits_of(backbone, sample.views, classifier, sample.prompts, birth.plan, rows)
             (scale * F.cross_entropy(output.logits.float(), labels)).backward()
         if isinstance(classifier, Prototypes):
