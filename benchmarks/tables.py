@@ -12,11 +12,13 @@ from typing import Any
 
 from benchmarks.backbone_block import backbone_block
 from benchmarks.main_job_block import main_job_block
+from benchmarks.speed_block import speed_block
 from kusabi.files import write_bytes
 
 ROOT = Path(__file__).parents[1]
 READMES = {"README.md": "en", "README.ja.md": "ja"}
 MAIN_JOB = Path("benchmarks/results/main_job.json")
+SPEED = Path("benchmarks/results/speed.json")
 BACKBONE = Path("src/kusabi/backbones/mini/results.json")
 
 
@@ -42,6 +44,7 @@ def blocks(root: Path, language: str) -> dict[str, str]:
     """Name of every block -> its content."""
     return {
         "main-job": main_job_block(_read(root / MAIN_JOB), language),
+        "speed": speed_block(_read(root / SPEED), language),
         "mini-backbone": backbone_block(_read(root / BACKBONE), language),
     }
 

@@ -20,7 +20,7 @@ from kusabi.adapters.fold import folded
 from kusabi.adapters.part import AdapterPart, check_all_fit, gradient_of, on_leaving
 from kusabi.adapters.sparse_delta import SparseDelta
 
-TOKENS = 128  # rows that are multiplied at a time: their transposes stay in a core's own cache
+TOKENS = 640  # rows that are multiplied at a time: their transposes stay in a core's own cache
 MOST = 0.02  # trained share of a weight above which its dense gradient is quicker
 
 
@@ -86,9 +86,11 @@ class EntryCopy:
         own, pattern = gradient_of(self.delta)[self.delta.slices[name]], self._entries[name][2]
         for start in range(0, len(inputs), TOKENS):
             rows = slice(start, start + TOKENS)
-            left = outputs[rows].t().to(torch.float32, memory_format=torch.contiguous_format)
-            found = torch.sparse.sampled_addmm(pattern, left, inputs[rows].to(torch.float32), beta=0)
-            own += found.values()
+            # Both with tokens innermost, as the product wants them: it would transpose the inputs once more.
+            left, right = (
+                side[rows].t().to(torch.float32, memory_format=torch.contiguous_format) for side in (outputs, inputs)
+            )
+            own += torch.sparse.sampled_addmm(pattern, left, right.t(), beta=0).values()
 
 
 class _EntryLinear(torch.autograd.Function):
