@@ -1,9 +1,9 @@
 """Train a sparse delta without dense gradients: a product is taken only where an entry is, and no weight is cast twice.
 
-Serves plain linear layers on the CPU, where a dense gradient of a weight costs as much as its forward pass (of a
-ViT-B/16 in fp32 the entries alone, 0.5 % of them, a tenth). Each layer computes with the tensor it would be cast to:
-the weight itself where training needs no other type, else one copy, in which only entries are ever written. Forward
-passes are bitwise those of ``merged_training``; gradients differ by rounding, since entries are summed in fp32.
+Serves plain linear layers on the CPU, where a dense gradient of a weight costs as much as its forward pass, and most
+of it is thrown away. Each layer computes with the tensor it would be cast to: the weight itself where training needs
+no other type, else one copy, in which only entries are ever written. Forward passes are bitwise those of
+``merged_training``; gradients differ by rounding, since entries are summed in fp32.
 """
 
 import warnings

@@ -46,8 +46,7 @@ def autocast(precision: str, device: str) -> torch.autocast:
 def cast(backbone: Backbone, precision: str) -> Iterator[None]:
     """``autocast`` for one forward of a backbone, on a CPU with attention as plain matrix products.
 
-    There torch's fused attention in half precision takes twice as long forward, and three to seven times as long
-    backward.
+    There torch's fused attention in half precision is slower than the products it is made of, backward above all.
 
     Args:
         backbone: Whose modules' configurations are changed meanwhile, if transformers made them.
