@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from kusabi.adapters.fold import folded
 from kusabi.adapters.part import AdapterPart, check_all_fit, gradient_of, on_leaving
+from kusabi.adapters.recomputing import recipe
 from kusabi.adapters.sparse_delta import SparseDelta
 
 TOKENS = 640  # rows that are multiplied at a time: their transposes stay in a core's own cache
@@ -98,14 +99,15 @@ class _EntryLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, _values: Tensor, copy: EntryCopy, name: str) -> Tensor:
-        ctx.save_for_backward(inputs)
+        kept, ctx.inputs = recipe(inputs)
+        ctx.save_for_backward(*kept)
         ctx.copy, ctx.name = copy, name
         return F.linear(inputs, copy.weights[name], copy.biases[name])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        (inputs,) = ctx.saved_tensors
+        inputs = ctx.inputs(*ctx.saved_tensors)
         ctx.copy.take(ctx.name, gradient.flatten(0, -2), inputs.flatten(0, -2))
         return gradient @ ctx.copy.weights[ctx.name] if ctx.needs_input_grad[0] else None, None, None, None
 
