@@ -119,9 +119,12 @@ def test_mistakes_are_told_plainly(tiles, tmp_path):
 
 def test_a_folder_too_small_to_hold_anything_out_is_cross_validated(tiles, tmp_path):
     data = tiles(train=5, test=0)
-    done = kusabi("adapt", data, "--out", tmp_path / "run", *SHORT)
+    done = kusabi("adapt", data, "--out", tmp_path / "run", "--profile", *SHORT)
     assert done.returncode == 0, done.stderr
+    assert "start-up" in done.stdout
     found = evaluation(tmp_path / "run")
+    stages = {stage["stage"]: stage["seconds"] for stage in found["cost"]["stages"]}
+    assert "training" in stages and not any("fold" in stage for stage in stages)
     assert "cross-validation" in found["task"]["held_out"] and found["cross_validated"]
     assert found["adapted"]["n"] == 12 and steps(tmp_path / "run") == [1, 2, 3, 4, 5, 6]
 

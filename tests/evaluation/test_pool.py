@@ -72,6 +72,7 @@ def test_one_run_is_returned_as_it_is():
 
 def test_numbers_are_means_over_seeds_and_n_counts_pictures():
     runs = [run(seed) for seed in (2, 0, 1)]
+    runs[0]["cost"]["stages"] = [{"stage": "training", "seconds": 1.0, "peak_memory_bytes": 3}]
     before = copy.deepcopy(runs)
     pooled = pool(runs)
     assert runs == before, "pool changed its input"
@@ -88,6 +89,7 @@ def test_numbers_are_means_over_seeds_and_n_counts_pictures():
     assert pooled["difference"]["value"] == pytest.approx(difference)
     assert (pooled["difference"]["seeds"], pooled["difference"]["n"]) == (3, 8)
     assert pooled["cost"]["training_seconds"] == 2.0 and pooled["cost"]["peak_memory_bytes"] == 102
+    assert "stages" not in pooled["cost"], "stages of one run say nothing of the mean"
     assert pooled["cost"]["images_per_second"] == {"zero_shot": 10.0, "adapted": None}
     assert [record["loss"] for record in pooled["training"]["records"]] == [2.0, 3.0]
     assert json.loads(json.dumps(pooled, allow_nan=False)) == pooled

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -5,9 +7,11 @@ from safetensors.torch import load_file
 from kusabi.backbones.digest import module_digest
 from kusabi.backbones.dual_encoder import load_backbone
 from kusabi.errors import RunError
+from kusabi.evaluation.stored import read_evaluation
 from kusabi.recipes import adapt as module
 from kusabi.recipes.adapt import adapt
 from kusabi.recipes.stored_adapter import evaluate_stored
+from kusabi.report.words import read_words
 from kusabi.spec_file import build
 from kusabi.training.precision import resolve
 
@@ -57,3 +61,30 @@ def test_a_finished_run_is_handed_out_again_for_the_same_pictures_and_neighbours
     tiles(train=3, test=4, seed=9)
     with pytest.raises(RunError, match="the pictures and the adapters beside have changed"):
         adapt(str(folder), spec, run, resume=True)
+
+
+def test_a_profile_accounts_for_the_time_of_the_run_and_changes_nothing_else(tiny, tiles, tmp_path):
+    fields = {
+        "backbone": {"backbone": str(tiny("clip"))}, "data": {"shots": 2, "views": 1}, "training": {"steps": 2},
+        "adapter": {"budget": 50},
+    }  # fmt: skip
+    folder, spec, told = tiles(train=3, test=4), build(fields), []
+    plain = adapt(str(folder), spec, tmp_path / "plain", watch=lambda stage, *_, **__: told.append(stage))
+    assert "stages" not in plain["cost"]
+    began = time.perf_counter()
+    found = adapt(str(folder), spec, tmp_path / "profiled", profile=True)
+    passed = time.perf_counter() - began
+    assert read_evaluation(tmp_path / "profiled") == found
+    stages = found["cost"]["stages"]
+    assert [one["stage"] for one in stages] == [*dict.fromkeys(told), "evaluation"]
+    assert all(f"stage.{one['stage']}" in read_words("en").texts for one in stages), "the page has a word for each"
+    seconds = {one["stage"]: one["seconds"] for one in stages}
+    assert all(spent >= 0 for spent in seconds.values()) and sum(seconds.values()) <= passed
+    # The record says how long the run took before it is written up, which is the last stage.
+    assert found["cost"]["total_seconds"] <= sum(seconds.values())
+    assert sum(seconds.values()) - seconds["evaluation"] == pytest.approx(found["cost"]["total_seconds"], abs=0.2)
+    peaks = [one["peak_memory_bytes"] for one in stages]
+    assert peaks == sorted(peaks) and peaks[-1] >= found["cost"]["peak_memory_bytes"]
+    same = ("task", "adapter", "adapted", "zero_shot", "linear_probe", "flips", "pictures")
+    assert [found[key] for key in same] == [plain[key] for key in same]
+    assert adapt(str(folder), spec, tmp_path / "plain", resume=True, profile=True) == plain, "a finished run stays"

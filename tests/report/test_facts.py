@@ -6,6 +6,11 @@ from kusabi.report.figures import WAYS
 from kusabi.report.words import read_words
 
 WORDS = read_words("en")
+STAGES = [
+    {"stage": "start-up", "seconds": 2.0, "peak_memory_bytes": 300_000_000},
+    {"stage": "training", "seconds": 75.0, "peak_memory_bytes": 1_200_000_000},
+    {"stage": "a <new> one", "seconds": 23.0, "peak_memory_bytes": 1_200_000_000},
+]
 
 
 def plain(rows):
@@ -89,3 +94,14 @@ def test_what_was_not_recorded_is_a_dash(evaluation_of):
         assert {cell for row in table(evaluation, WORDS) for cell in row[1:]} == {"–"}
     assert facts.projections(evaluation, WORDS) == []
     assert plain(facts.settings(evaluation, WORDS))["Steps"] == ["–"]
+
+
+def test_stages_have_their_time_share_and_memory_and_those_without_words_their_own_name(evaluation_of):
+    evaluation = evaluation_of()
+    assert facts.stages(evaluation, WORDS) == []
+    evaluation["cost"]["stages"] = STAGES
+    assert [tuple(cell.replace("\u00a0", " ") for cell in row) for row in facts.stages(evaluation, WORDS)] == [
+        ("Start-up of the program", "2.0 s", "2.0 %", "300.0 MB"),
+        ("Training steps", "1 min 15 s", "75.0 %", "1.2 GB"),
+        ("a <new> one", "23.0 s", "23.0 %", "1.2 GB"),
+    ]

@@ -91,3 +91,14 @@ def test_an_empty_row_of_a_confusion_matrix_has_no_colour():
     cells = figures.confusion({"confusion": [[0, 0], [1, 3]]})
     assert [[cell["share"] for cell in row] for row in cells] == [["0.00", "0.00"], ["0.25", "0.75"]]
     assert [[cell["right"] for cell in row] for row in cells] == [[True, False], [False, True]]
+
+
+def test_bars_of_stages_lie_end_to_end_over_the_whole_width():
+    drawn = figures.stages([{"seconds": seconds} for seconds in (1.0, 0.0, 6.0, 3.0)])
+    assert [(bar["x"], bar["width"]) for bar in drawn] == [
+        ("0.00", "10.00"),
+        ("10.00", "0.00"),
+        ("10.00", "60.00"),
+        ("70.00", "30.00"),
+    ]
+    assert figures.stages([]) == [] and figures.stages([{"seconds": 0.0}]) == [{"x": "0.00", "width": "0.00"}]

@@ -239,3 +239,32 @@ def test_nothing_to_show_another_schema_and_another_language_are_refused(single)
         render([(single | {"schema": 2}, {})], "en")
     with pytest.raises(SpecError, match="language 'fr'"):
         render([(single, {})], "fr")
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_where_time_and_memory_went_is_shown_where_it_was_asked_for(single, language):
+    words = read_words(language)
+    plain = render([(single, {})], language)
+    assert words("training.stages") not in plain and words("stage.training") not in plain
+    profiled = copy.deepcopy(single)
+    profiled["cost"]["stages"] = [
+        {"stage": name, "seconds": seconds, "peak_memory_bytes": 1_000_000 * peak}
+        for name, seconds, peak in (("start-up", 1.0, 7), ("training", 3.0, 8), (HOSTILE, 4.0, 9))
+    ]
+    html = render([(profiled, {})], language)
+    table = re.search(rf"<caption>{words('training.stages')}</caption>.*?</table>", html, re.S)[0]
+    rows = [unescape(row) for row in re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", table, re.S)]
+    named = (words("stage.start-up"), words("stage.training"), HOSTILE)
+    for row, name, place, cells in zip(
+        rows, named, (("0.00", "12.50"), ("12.50", "37.50"), ("50.00", "50.00")),
+        (("1.0", "12.5", "7.0"), ("3.0", "37.5", "8.0"), ("4.0", "50.0", "9.0")), strict=True,
+    ):  # fmt: skip
+        assert row.startswith(name)
+        assert f'x="{place[0]}%" y="2" width="{place[1]}%"' in row
+        assert tuple(re.findall(r"<td>([\d.]+)", row)) == cells
+    assert words("training.stages_note") in html
+    Outline(html)
+    without = html.replace(
+        html[html.rindex("<table", 0, html.index(table)) : html.index(words("training.stages_note"))], ""
+    )
+    assert without.replace(f"{words('training.stages_note')}</p>\n", "", 1) == plain

@@ -42,3 +42,19 @@ def test_progress_reaches_the_end(backbone, dataset):
         backbone, dataset, dataset.train, None, views=1, augment="none", seed=0, progress=lambda *at: told.append(at)
     )
     assert told[-1] == (12, 12)
+
+
+def test_reading_pictures_is_told_apart_from_the_frozen_model_in_every_block(backbone, dataset, monkeypatch):
+    told = []
+    opened, entered = type(dataset).open, module.enter
+    monkeypatch.setattr(module, "BLOCK", 16)
+    monkeypatch.setattr(type(dataset), "open", lambda *of: [told.append("read"), opened(*of)][1])
+    monkeypatch.setattr(module, "enter", lambda *of: [told.append("model"), entered(*of)][1])
+    lean = encode_views(
+        backbone, dataset, dataset.train, 7, views=2, augment="safe", seed=0,
+        progress=lambda *at: told.append(at), decoded=lambda: told.append("decoded"),
+    )  # fmt: skip
+    assert told == [*["read"] * 16, "decoded", "model", (16, 24), *["read"] * 8, "decoded", "model", (24, 24)]
+    told.clear()
+    lean.reload([0])
+    assert told == ["read", "model"], "what is read again while training is of the training"

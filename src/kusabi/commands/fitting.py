@@ -18,6 +18,7 @@ def adapt(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, if there is one.")] = False,
     device: Device = "cpu",
     threads: Threads = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Keep where time and memory went, for the page.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -25,7 +26,10 @@ def adapt(
     from kusabi.recipes.adapt import adapt as run
 
     with progress(quiet or as_json) as watch:
-        evaluation = run(folder, spec, out, resume=resume, device=device, threads=threads, command=typed(), watch=watch)
+        evaluation = run(
+            folder, spec, out, resume=resume, device=device, threads=threads, command=typed(), watch=watch,
+            profile=profile, since_start=profile,
+        )  # fmt: skip
     if as_json:
         print_json(evaluation)
     else:

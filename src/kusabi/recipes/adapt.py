@@ -18,6 +18,7 @@ from kusabi.recipes.environment import environment
 from kusabi.recipes.evaluation_record import Scores, join, record
 from kusabi.recipes.fit_support import Fitted, fit_support
 from kusabi.recipes.judge import Answers, judge
+from kusabi.recipes.profile import Profile
 from kusabi.recipes.question import Question, given_now, pose
 from kusabi.recipes.run_folder import check_given, check_run, finish_run, start_run, write_json
 from kusabi.recipes.thumbnails import thumbnails
@@ -35,6 +36,8 @@ def adapt(
     threads: int | None = None,
     command: str = "",
     watch: Watch = silent,
+    profile: bool = False,
+    since_start: bool = False,
 ) -> dict[str, Any]:
     """Fit a sparse adapter to a folder and evaluate it beside zero-shot and the peers.
 
@@ -47,6 +50,8 @@ def adapt(
         threads: CPU threads; torch's own choice when absent.
         command: What the user typed, for the record.
         watch: Told about progress.
+        profile: Keep where time and memory went, as ``stages`` of the evaluation's cost.
+        since_start: Count the life of the process so far as the first of them.
 
     Returns:
         The content of ``evaluation.json``.
@@ -57,22 +62,22 @@ def adapt(
     if check_run(out, spec, resume):
         check_given(out, given_now(source, spec, watch))
         return read_evaluation(out)
+    profiled = Profile(watch, device, since_start=since_start) if profile else None
+    watch = profiled or watch
     began = time.perf_counter()
     question = pose(source, spec, device=device, threads=threads, watch=watch)
     start_run(out, spec, environment() | {"command": command, **question.given()})
     before = module_digest(question.backbone.module)
-    scores = [
-        judged(question, fitted, judge_one(question, fold.query, [fitted.adapter], watch), fold.query)
-        for fold, fitted in _folds(question, spec, watch)
-    ]
+    watch("model checked", 1, 1)
+    scores = [_answered(question, fitted, fold.query, watch) for fold, fitted in _folds(question, spec, watch)]
     support = question.split.support
     fitted = fit_one(question, spec, support, watch, out)
     if not isinstance(question.split, Folds):
-        query = question.split.query
-        scores = [judged(question, fitted, judge_one(question, query, [fitted.adapter], watch), query)]
+        scores = [_answered(question, fitted, question.split.query, watch)]
     assert module_digest(question.backbone.module) == before, "training changed the frozen backbone"
+    watch("model unchanged", 1, 1)
     total = time.perf_counter() - began
-    return write_evaluation(out, question, spec, fitted, join(scores), device, command, total)
+    return write_evaluation(out, question, spec, fitted, join(scores), device, command, total, profiled)
 
 
 def fit_one(question: Question, spec: AdaptSpec, support: Sequence[Example], watch: Watch, run: Path | None) -> Fitted:
@@ -86,6 +91,12 @@ def fit_one(question: Question, spec: AdaptSpec, support: Sequence[Example], wat
 def judge_one(question: Question, query: Sequence[Example], adapters: Sequence[Adapter], watch: Watch) -> Answers:
     """Answers to query pictures."""
     return judge(question.backbone, question.dataset, query, question.prompts, adapters, watch)
+
+
+def _answered(question: Question, fitted: Fitted, query: Sequence[Example], watch: Watch) -> Scores:
+    scores = judged(question, fitted, judge_one(question, query, [fitted.adapter], watch), query)
+    watch("peers", 1, 1)
+    return scores
 
 
 def _folds(question: Question, spec: AdaptSpec, watch: Watch):
@@ -126,10 +137,13 @@ def peer_scores(
 
 def write_evaluation(
     out: Path, question: Question, spec: AdaptSpec, fitted: Fitted, scores: Scores, device: str, command: str,
-    total: float,
+    total: float, profile: Profile | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write thumbnails and, last, the evaluation."""
+    """Write thumbnails and, last, the evaluation; with the stages of a profile, which end just before."""
     evaluation = record(out, question, spec, fitted, scores, device, command, total)
     write_json(out / THUMBNAILS, thumbnails(question.dataset, evaluation["flips"]))
+    if profile:
+        profile("evaluation", 1, 1)
+        evaluation["cost"]["stages"] = profile.stages()
     finish_run(out, evaluation)
     return evaluation

@@ -10,7 +10,7 @@ from kusabi.adapters.targets import plan
 from kusabi.data.dataset import Dataset, Example
 from kusabi.errors import CheckpointError
 from kusabi.recipes.run_folder import write_json
-from kusabi.recipes.watch import Watch, stage
+from kusabi.recipes.watch import Watch, once, stage
 from kusabi.spec import AUTO, AdaptSpec
 from kusabi.training.learn import Setting
 from kusabi.training.placement_choice import RULE, choose_placement, pulls
@@ -42,7 +42,7 @@ def settled(
         data = setting.spec.data
         frozen = encode_views(
             setting.backbone, dataset, support, None, views=data.views, augment=data.augment, seed=setting.spec.seed,
-            precision=setting.precision, progress=stage(watch, "placement"),
+            precision=setting.precision, progress=stage(watch, "placement"), decoded=once(watch, "pictures decoded"),
         )  # fmt: skip
         # Without states, the few pictures that are differentiated are shown again.
         measured = pulls(setting, replace(frozen, layer=0))
@@ -55,6 +55,7 @@ def settled(
         }
         if run:
             write_json(run / CHOSEN, found)
+        watch("placement chosen", 1, 1)
     return at(setting, found["placement"], found["budget"])
 
 

@@ -20,10 +20,10 @@ from kusabi.files import write_bytes
 from kusabi.recipes.auto_placement import settled
 from kusabi.recipes.beside import ALONE, Beside
 from kusabi.recipes.run_folder import ADAPTER, append_record, load_checkpoint, save_checkpoint, trim_metrics
-from kusabi.recipes.watch import Watch, stage
+from kusabi.recipes.watch import Watch, once, stage
 from kusabi.spec import AdaptSpec
 from kusabi.training.fit import FitState, Record
-from kusabi.training.learn import Learned, Setting, arrays_of, learn, rescale
+from kusabi.training.learn import Learned, Setting, arrays_of, learn, rescale, starting
 from kusabi.training.scale_choice import Scales, choose_scales
 from kusabi.training.texts import class_texts
 from kusabi.training.views import Views, encode_views
@@ -51,15 +51,18 @@ def fit_support(
     started = time.perf_counter()
     with torch.no_grad():
         text = class_texts(backbone, prompts)
+    watch("class names", 1, 1)
     asked = Setting(backbone, prompts, text, plan, spec, precision, spec.data.shots, beside.taken)
     setting = settled(asked, dataset, support, watch=watch, run=run)
     views = encode_views(
         backbone, dataset, support, setting.plan.first_layer.get("vision"), views=spec.data.views,
         augment=spec.data.augment, seed=spec.seed, precision=precision, progress=stage(watch, "frozen layers"),
+        decoded=once(watch, "pictures decoded"),
     )  # fmt: skip
     learned = _learned(setting, views, watch, run)
     scales = choose_scales(setting, views, stage(watch, "scales"))
     rescale(setting, views, learned, scales.alpha, scales.head_alpha)
+    watch("final classifier", 1, 1)
     stored = dict(learned.prototypes.named_parameters()) if learned.head is not None else {}
     about = card(backbone, dataset, support, prompts, setting.plan, spec, learned, scales, beside)
     if (placement := setting.spec.adapter.placement) is not None:
@@ -68,15 +71,19 @@ def fit_support(
     if run:
         save_adapter(run / ADAPTER, adapter)
         write_bytes(run / ADAPTER / "README.md", _readme(adapter).encode())
+    watch("adapter stored", 1, 1)
     return Fitted(rounded(adapter), *arrays_of(views), time.perf_counter() - started, setting.plan)
 
 
 def _learned(setting: Setting, views: Views, watch: Watch, run: Path | None) -> Learned:
     training = setting.spec.training
+    start = starting(setting, views)
+    watch("classifier", 1, 1)
 
     def begin(state: FitState) -> None:
         if run:
             trim_metrics(run, state.step)
+        watch("support chosen", 1, 1)
         watch("training", state.step, training.steps)
 
     def each(state: FitState, record: Record) -> None:
@@ -86,7 +93,8 @@ def _learned(setting: Setting, views: Views, watch: Watch, run: Path | None) -> 
                 save_checkpoint(run, state.tensors())
         watch("training", record.step, training.steps, loss=record.loss, support=record.support_accuracy)
 
-    return learn(setting, views, saved=load_checkpoint(run) if run else None, begin=begin, each=each)
+    saved = load_checkpoint(run) if run else None
+    return learn(setting, views, start=start, saved=saved, begin=begin, each=each)
 
 
 def card(

@@ -58,6 +58,7 @@ def judge(
     text = class_texts(backbone, prompts)
     zero_shot = Prototypes(text, backbone.scale, backbone.bias).to(backbone.device)
     heads = [classifier(backbone, adapter) for adapter in adapters]
+    watch("class names again", 1, 1)
     layers = [first_layer(adapter) for adapter in adapters]
     lowest = min((layer for layer in layers if layer is not None), default=0)
     frozen: list[Tensor] = []
@@ -66,6 +67,7 @@ def judge(
     done = 0
     for block in blocks_of(query):
         shown = pixels([dataset.open(example) for example in block], backbone.preprocessing).to(backbone.device)
+        watch("query decoded", 1, 1)
         clock = [time.perf_counter()]
         states = enter(backbone, shown, lowest)
         clock.append(time.perf_counter())

@@ -12,7 +12,7 @@ from kusabi.recipes.watch import Watch, silent
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Watch]:
-    """A watch that draws one bar a stage, with the facts beside it and the time left."""
+    """A watch that draws one bar a stage of more than one unit, with the facts beside it and the time left."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield silent
@@ -22,6 +22,8 @@ def progress(quiet: bool) -> Iterator[Watch]:
         known: dict[str, Any] = {}
 
         def watch(stage: str, done: int, total: int, **facts: Any) -> None:
+            if total == 1:
+                return
             if stage not in known:
                 known[stage] = bars.add_task(stage, total=total, facts="")
             shown = "  ".join(f"{name} {value:.3f}" for name, value in facts.items())

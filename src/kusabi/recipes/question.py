@@ -16,7 +16,7 @@ from kusabi.data.split import Folds, Split, few_shot_split
 from kusabi.errors import SpecError
 from kusabi.recipes.beside import ALONE, Beside, adapters_beside, digests_beside
 from kusabi.recipes.fit_support import Prompts
-from kusabi.recipes.watch import Watch, stage
+from kusabi.recipes.watch import Watch, silent, stage
 from kusabi.spec import AdaptSpec
 from kusabi.training.birth import Birth, fresh_parts
 from kusabi.training.learn import moves_of
@@ -60,7 +60,7 @@ def pose(source: str, spec: AdaptSpec, *, device: str, threads: int | None, watc
         DataError, BackboneError, AdapterError, SpecError: As their rooms say; the pictures are checked first.
     """
     use_device(device, threads)
-    return pose_on(read_pictures(source, spec, watch), spec, device)
+    return pose_on(read_pictures(source, spec, watch), spec, device, watch=watch)
 
 
 def read_pictures(source: str, spec: AdaptSpec, watch: Watch) -> Dataset:
@@ -72,12 +72,15 @@ def read_pictures(source: str, spec: AdaptSpec, watch: Watch) -> Dataset:
     )  # fmt: skip
 
 
-def pose_on(dataset: Dataset, spec: AdaptSpec, device: str, opened: Backbone | None = None) -> Question:
+def pose_on(
+    dataset: Dataset, spec: AdaptSpec, device: str, opened: Backbone | None = None, *, watch: Watch = silent
+) -> Question:
     """As ``pose``, on pictures that are read already and, where one is given, with a backbone that is open already."""
     data = spec.data
     prompts = class_prompts(dataset.classes, data.templates, data.names)
     split = few_shot_split(dataset, data.shots, spec.seed)
     backbone = open_backbone(spec, device) if opened is None else opened
+    watch("model loaded", 1, 1)
     weights = plan(backbone.module, backbone.blocks, spec.adapter)
     moves_of(spec.moves)
     beside = adapters_beside(spec.adapter.beside, backbone)

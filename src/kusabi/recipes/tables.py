@@ -8,6 +8,8 @@ from rich.table import Column, Table
 
 from kusabi.evaluation.choice_apart import worth_of
 
+WORTH = 0.01
+"""Share of the time below which a stage is not listed."""
 NAMES = {"zero_shot": "zero-shot", "class_mean": "class mean", "linear_probe": "linear probe", "adapted": "adapter"}
 
 
@@ -31,6 +33,11 @@ def results(evaluation: Mapping[str, Any], out: str | None) -> None:
         )
     for note in evaluation["task"].get("notes", []):
         console.print(f"note: {note}")
+    if stages := evaluation.get("cost", {}).get("stages"):  # an adapter judged once more has no cost
+        whole, peak = sum(one["seconds"] for one in stages), max(one["peak_memory_bytes"] for one in stages)
+        long = sorted((one for one in stages if one["seconds"] >= WORTH * whole), key=lambda one: -one["seconds"])
+        spent = ", ".join(f"{one['stage']} {one['seconds']:.1f} s" for one in long)
+        console.print(f"{whole:.1f} s: {spent}; at most {peak / 1e6:,.0f} MB of memory")
     if out:
         size = evaluation["adapter"]["bytes"] / 1000
         console.print(f"adapter: {out}/adapter ({evaluation['adapter']['entries']:,} entries, {size:.0f} kB)")

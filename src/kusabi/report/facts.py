@@ -126,6 +126,21 @@ def cost(evaluation: Mapping[str, Any], words: Words) -> list[Row]:
     ]
 
 
+def stages(evaluation: Mapping[str, Any], words: Words) -> list[Row]:
+    """Stage, seconds, share of all stages, highest memory until its end; no row where no profile was asked for."""
+    spent = evaluation["cost"].get("stages", [])
+    whole = sum(one["seconds"] for one in spent) or 1.0
+    return [
+        (
+            words.name("stage", one["stage"]),
+            numbers.duration(words, one["seconds"]),
+            numbers.percent(words, one["seconds"] / whole),
+            numbers.volume(words, one["peak_memory_bytes"]),
+        )
+        for one in spent
+    ]
+
+
 def settings(evaluation: Mapping[str, Any], words: Words) -> list[Row]:
     """How it was trained."""
     values = {**evaluation["training"], "shots": evaluation["task"].get("shots")}

@@ -99,6 +99,16 @@ def model_map(targets: Sequence[Mapping[str, Any]], layers: Mapping[str, int]) -
     }
 
 
+def stages(spent: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """One bar laid out over as many rows as it has parts: each begins where the one above it ended."""
+    seconds = [one["seconds"] for one in spent]
+    whole = sum(seconds) or 1.0
+    return [
+        {"x": _percent(sum(seconds[:index]) / whole), "width": _percent(own / whole)}
+        for index, own in enumerate(seconds)
+    ]
+
+
 def curve(records: Iterable[Mapping[str, Any]], key: str) -> dict[str, Any] | None:
     """A line through the known values of ``key`` in a square of 100 by 100; None when there is none.
 

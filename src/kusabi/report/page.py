@@ -76,6 +76,7 @@ def _view(anchor: str, evaluation: Mapping[str, Any], thumbnails: Mapping[str, s
     """What the template of a task reads."""
     task, records = evaluation["task"], evaluation["training"].get("records", [])
     curves = [figures.curve(records, key) for key in ("loss", "support_accuracy")]
+    drawn_stages = figures.stages(evaluation["cost"].get("stages", []))
     return {
         "anchor": anchor,
         "evaluation": evaluation,
@@ -97,6 +98,7 @@ def _view(anchor: str, evaluation: Mapping[str, Any], thumbnails: Mapping[str, s
         "map": figures.model_map(evaluation["adapter"].get("targets", []), evaluation["backbone"].get("layers") or {}),
         "curves": [drawn for drawn in curves if drawn is not None],
         "cost": facts.cost(evaluation, words),
+        "stages": list(zip(drawn_stages, facts.stages(evaluation, words), strict=True)),
         "commands": facts.commands(evaluation),
         "card": facts.card(evaluation, words),
         "settings": facts.settings(evaluation, words),

@@ -72,6 +72,7 @@ def encode_views(
     seed: int,
     precision: str = "float32",
     progress: Callable[[int, int], None] | None = None,
+    decoded: Callable[[], None] | None = None,
 ) -> Views:
     """Run every view of every example through the frozen model once.
 
@@ -85,21 +86,25 @@ def encode_views(
         seed: Of the augmentation.
         precision: What forwards of an fp32 backbone are cast to; features and states stay fp32.
         progress: Told (done, total) in pictures times views.
+        decoded: Told when the pictures of a block are read, augmented and on the device, and the model is to begin.
     """
     precision = precision if backbone.dtype == torch.float32 else "float32"  # a half one computes in its own type
     at = [(example, view) for view in range(views) for example in examples]
 
-    def entering(rows: Sequence[int]) -> Tensor:
+    def entering(rows: Sequence[int], decoded: Callable[[], None] | None = None) -> Tensor:
         images = [augmented(dataset.open(at[row][0]), augment, seed, at[row][0].digest, at[row][1]) for row in rows]
+        shown = pixels(images, backbone.preprocessing).to(backbone.device)
+        if decoded:
+            decoded()
         with cast(backbone, precision):
-            return enter(backbone, pixels(images, backbone.preprocessing).to(backbone.device), layer or 0)
+            return enter(backbone, shown, layer or 0)
 
     states: list[Tensor] = []
     features: list[Tensor] = []
     keep = layer is not None
     for start in range(0, len(at), BLOCK):
         rows = range(start, min(start + BLOCK, len(at)))
-        entered = entering(rows)
+        entered = entering(rows, decoded)
         with cast(backbone, precision):
             features.append(finish(backbone, entered, layer or 0))
         if keep and start == 0:
