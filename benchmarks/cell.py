@@ -4,7 +4,7 @@ The frozen lower layers run once over the views and once over the query pictures
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kusabi.adapters.attach import attached
 from kusabi.adapters.targets import plan
-from kusabi.backbones.prefix import enter, finish
+from kusabi.backbones.prefix import carry, enter, finish
 from kusabi.backbones.preprocessing import pixels
 from kusabi.evaluation.peers import class_mean, linear_probe
 from kusabi.recipes.question import Question, pose
@@ -22,7 +22,7 @@ from kusabi.recipes.watch import silent
 from kusabi.spec import AdaptSpec
 from kusabi.training.learn import Learned, Setting
 from kusabi.training.texts import class_texts
-from kusabi.training.views import Views, blocks_of, encode_views
+from kusabi.training.views import Views, blocks_of, carried, encode_views
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,27 @@ class Cell:
         return Setting(
             backbone, self.question.prompts, self.text, targets, spec, self.question.precision, spec.data.shots
         )
+
+    def first_layer(self, spec: AdaptSpec) -> int:
+        """Where the adapter of a spec begins."""
+        backbone = self.question.backbone
+        return plan(backbone.module, backbone.blocks, spec.adapter).first_layer["vision"]
+
+    @torch.no_grad()
+    def carried(self, layer: int, query: QuerySide | None = None) -> "Cell":
+        """The same cell for specs whose adapters begin at a higher layer.
+
+        Args:
+            layer: That layer, or the cell's own.
+            query: Of another cell that was carried there, to save computing it again.
+        """
+        backbone, own = self.question.backbone, self.query
+        if layer == own.layer:
+            return self
+        if query is None:
+            states = [carry(backbone, states, own.layer, layer) for states in own.states.split(50)]
+            query = replace(own, layer=layer, states=torch.cat(states))
+        return replace(self, views=carried(backbone, self.views, layer), query=query)
 
     @torch.no_grad()
     def accuracy(self, learned: Learned) -> float:

@@ -4,7 +4,7 @@ import argparse
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,10 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Trials:
-    """An experiment: ``rounds`` of settings (name -> fields of a spec), each finished before the next."""
+    """An experiment: ``rounds`` of settings (name -> fields of a spec), each finished before the next.
+
+    ``lowest`` are the fields of a setting that begins at the lowest layer of all.
+    """
 
     name: str
     about: str
@@ -43,6 +46,7 @@ class Trials:
     shots: Sequence[int]
     seeds: Sequence[int]
     base: Mapping[str, Any]
+    lowest: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def results(self) -> Path:
@@ -93,16 +97,19 @@ def _measure(trials: Trials, name: str, settings: Settings, asked: argparse.Name
     learned, judged = task.pictures(asked.cache)
     lay_out(learned, balanced(judged, QUERY), folder)
     done = {_key(line) for line in read(asked.out)}
-    query: QuerySide | None = None
+    queries: dict[int | None, QuerySide] = {}
     for shots, seed in product(trials.shots, trials.seeds):
         missing = [setting for setting in settings if (name, shots, seed, setting) not in done]
         if not missing:
             continue
-        cell = open_cell(folder, trials.spec(task.input_size, shots, seed, {}), query)
-        query, peers = cell.query, cell.peers()
+        lowest = open_cell(folder, trials.spec(task.input_size, shots, seed, trials.lowest), queries.get(None))
+        queries[None], peers = lowest.query, lowest.peers()
         starts: dict[tuple[str, int], Start] = {}
         for setting in missing:
             spec = trials.spec(task.input_size, shots, seed, settings[setting])
+            layer = lowest.first_layer(spec)
+            cell = lowest.carried(layer, queries.get(layer))
+            queries[layer] = cell.query
             at = (spec.adapter.head, spec.safety.cross_fit)
             start = starts[at] = starts.get(at) or starting(cell.setting(spec), cell.views)
             found = learn(cell.setting(spec), cell.views, start=start)
@@ -111,7 +118,7 @@ def _measure(trials: Trials, name: str, settings: Settings, asked: argparse.Name
             line = {
                 "task": name, "shots": shots, "seed": seed, "setting": setting, "accuracy": cell.accuracy(found),
                 "entries": sum(map(len, found.parts)), "steps": found.steps,
-                "scales": [scales.alpha, scales.head_alpha], "peers": peers, "query_pictures": len(query.labels),
+                "scales": [scales.alpha, scales.head_alpha], "peers": peers, "query_pictures": len(cell.query.labels),
                 "spec": spec.digest, "backbone": cell.question.backbone.card()["digest"],
                 "environment": environment(), "command": command,
             }  # fmt: skip
