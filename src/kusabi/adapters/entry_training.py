@@ -87,10 +87,9 @@ class EntryCopy:
         own, pattern = gradient_of(self.delta)[self.delta.slices[name]], self._entries[name][2]
         for start in range(0, len(inputs), TOKENS):
             rows = slice(start, start + TOKENS)
-            # Both with tokens innermost, as the product wants them: it would transpose the inputs once more.
-            left, right = (
-                side[rows].t().to(torch.float32, memory_format=torch.contiguous_format) for side in (outputs, inputs)
-            )
+            # Both with tokens innermost, as the product wants them: it would transpose the inputs once more. Torch moves
+            # tiles where a transpose keeps its type, and single numbers where it does not.
+            left, right = (side[rows].t().contiguous().float() for side in (outputs, inputs))
             own += torch.sparse.sampled_addmm(pattern, left, right.t(), beta=0).values()
 
 
