@@ -23,6 +23,7 @@ from kusabi.adapters.sparse_delta import SparseDelta
 
 TOKENS = 640  # rows that are multiplied at a time: their transposes stay in a core's own cache
 MOST = 0.02  # trained share of a weight above which its dense gradient is quicker
+FEW = 0.4  # share of a side that holds all entries, below which picking its features beats a transpose of them all
 
 
 class EntryCopy:
@@ -44,7 +45,7 @@ class EntryCopy:
 
     def _read_entries(self) -> None:
         places = {name: self.delta.indices[part].to(torch.int64) for name, part in self.delta.slices.items()}
-        patterns = {name: _pattern(at, self.weights[name].shape) for name, at in places.items()}
+        patterns = {name: _Pattern(at, self.weights[name].shape) for name, at in places.items()}
         entries = {name: self.layers[name].weight.detach().reshape(-1)[at].float() for name, at in places.items()}
         # At once: Ctrl-C must find positions and originals that belong together.
         self._entries = {name: (at, entries[name], patterns[name]) for name, at in places.items()}
@@ -87,10 +88,42 @@ class EntryCopy:
         own, pattern = gradient_of(self.delta)[self.delta.slices[name]], self._entries[name][2]
         for start in range(0, len(inputs), TOKENS):
             rows = slice(start, start + TOKENS)
-            # Both with tokens innermost, as the product wants them: it would transpose the inputs once more. Torch moves
-            # tiles where a transpose keeps its type, and single numbers where it does not.
-            left, right = (side[rows].t().contiguous().float() for side in (outputs, inputs))
-            own += torch.sparse.sampled_addmm(pattern, left, right.t(), beta=0).values()
+            own += pattern.product(outputs[rows], inputs[rows])
+
+
+class _Pattern:
+    """Entries at rising flat positions of a weight, and the rows and columns that hold them."""
+
+    def __init__(self, at: Tensor, shape: Sequence[int]) -> None:
+        sides = (at // shape[1], at % shape[1])
+        (self.rows, rows), (self.columns, columns) = (_few(side, size) for side, size in zip(sides, shape, strict=True))
+        height, width = (
+            size if few is None else len(few) for size, few in zip(shape, (self.rows, self.columns), strict=True)
+        )
+        ends = torch.cat([rows.new_zeros(1), torch.bincount(rows, minlength=height).cumsum(0)])
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "Sparse CSR", UserWarning
+            )  # beta, says torch; the format is as old as 1.13
+            zeros = torch.zeros(len(at))
+            self.matrix = torch.sparse_csr_tensor(ends, columns, zeros, (height, width), check_invariants=True)
+
+    def product(self, outputs: Tensor, inputs: Tensor) -> Tensor:
+        """``outputs.T @ inputs`` at the entries, in fp32."""
+        # Both with tokens innermost, as the product wants them: it would transpose the inputs once more.
+        left, right = (_tokens_last(side, few) for side, few in ((outputs, self.rows), (inputs, self.columns)))
+        return torch.sparse.sampled_addmm(self.matrix, left, right.t(), beta=0).values()
+
+
+def _few(side: Tensor, size: int) -> tuple[Tensor | None, Tensor]:
+    """The features of a side that hold entries, where they are few, and where among them each entry is."""
+    used, among = side.unique(return_inverse=True)
+    return (used, among) if len(used) < FEW * size else (None, side)
+
+
+def _tokens_last(side: Tensor, few: Tensor | None) -> Tensor:
+    """``(tokens, features)`` the other way round. Tiles are moved where a transpose keeps its type: it comes first."""
+    return (side.t().contiguous() if few is None else side.t().index_select(0, few)).float()
 
 
 class _EntryLinear(torch.autograd.Function):
@@ -168,13 +201,3 @@ def entry_copy(
 
 def _plain(layer: nn.Linear) -> None:
     vars(layer).pop("forward", None)
-
-
-def _pattern(at: Tensor, shape: Sequence[int]) -> Tensor:
-    """Entries at rising flat positions as a sparse matrix of zeros."""
-    rows, columns = shape
-    counts = torch.bincount(at // columns, minlength=rows)
-    ends = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR", UserWarning)  # beta, says torch; the format is as old as 1.13
-        return torch.sparse_csr_tensor(ends, at % columns, torch.zeros(len(at)), (rows, columns), check_invariants=True)
