@@ -53,6 +53,7 @@ def class_mean(
     return softmax(scale * query @ _unit(sums).T, axis=1)
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # products this small only wait for each other on several threads
 def linear_probe(
     features: ArrayLike, labels: ArrayLike, groups: ArrayLike, query: ArrayLike, classes: int
 ) -> NDArray[np.float64]:
@@ -78,6 +79,7 @@ def linear_probe(
     return softmax(_with_ones(project(query)) @ _fit(columns, labels, strength, start), axis=1)
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def probe_strength(features: ArrayLike, labels: ArrayLike, groups: ArrayLike, classes: int) -> float:
     """The L2 strength of the lowest cross-validated log-loss on the support set, out of ``STRENGTHS``.
 
@@ -220,6 +222,5 @@ def _fit(
     options = (
         {"maxiter": 1000, "gtol": 1e-6, "ftol": 1e-13} if precise else {"maxiter": 100, "gtol": 1e-4, "ftol": 1e-5}
     )
-    with threadpool_limits(1, user_api="blas"):  # products this small only wait for each other on several threads
-        found = minimize(loss, (start / stretch).ravel(), jac=True, method="L-BFGS-B", options=options)
+    found = minimize(loss, (start / stretch).ravel(), jac=True, method="L-BFGS-B", options=options)
     return found.x.reshape(start.shape) * stretch

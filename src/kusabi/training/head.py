@@ -6,16 +6,20 @@ the two is better, and their mean is the safer answer. With one picture a class 
 text alone tells these pictures apart, which it has never seen, says how far to trust it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
 Rows = NDArray[np.float64]
+Fit = TypeVar("Fit")
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SCALES = tuple(float(scale) for scale in np.geomspace(1, 128, 15))
@@ -36,6 +40,7 @@ class Head:
     probe_strength: float
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # products this small only wait for each other on several threads
 def fit_head(
     features: Rows, labels: NDArray[np.int64], pictures: NDArray[np.int64], text: Rows, share: float | None = None
 ) -> Head:
@@ -56,9 +61,10 @@ def fit_head(
     else:
         share, scale = _anchor_choice(features, labels, text, fold, SHARES if share is None else (share,))
         parts = [_Part.of(features, fold != number) for number in range(fold.max() + 1)]
-        strength = _strength_choice(features, labels, text, parts, share, scale)
-        probe_strength = _strength_choice(features, labels, text, parts, share, 0.0)
-    return refit(features, labels, text, share, scale, (strength, probe_strength))
+        strength, probe_strength = _both(
+            lambda scale: _strength_choice(features, labels, text, parts, share, scale), scale
+        )
+    return _head(features, labels, text, share, scale, (strength, probe_strength))
 
 
 def refit_like(head: Head, features: Rows, labels: NDArray[np.int64], text: Rows) -> Head:
@@ -66,6 +72,7 @@ def refit_like(head: Head, features: Rows, labels: NDArray[np.int64], text: Rows
     return refit(features, labels, text, head.share, head.scale, (head.strength, head.probe_strength))
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def refit(
     features: Rows, labels: NDArray[np.int64], text: Rows, share: float, scale: float, strengths: tuple[float, float]
 ) -> Head:
@@ -79,15 +86,33 @@ def refit(
         scale: How sharp the anchor is.
         strengths: How dear it is to leave the anchor, and the plain probe's own.
     """
-    features, text = features.astype(np.float64), text.astype(np.float64)
+    return _head(features.astype(np.float64), labels, text.astype(np.float64), share, scale, strengths)
+
+
+def _head(
+    features: Rows, labels: NDArray[np.int64], text: Rows, share: float, scale: float, strengths: tuple[float, float]
+) -> Head:
     axes = _axes(features)
-    anchored, probe = (
-        _fitted(axes, features, labels, sharpness * anchors(features, labels, text, share), strength)
-        for sharpness, strength in ((scale, strengths[0]), (0.0, strengths[1]))
-    )
+    anchored, probe = _both(
+        lambda sharpness: _fitted(
+            axes, features, labels, sharpness * anchors(features, labels, text, share),
+            strengths[0] if sharpness else strengths[1],
+        ),
+        scale,
+    )  # fmt: skip
     return Head((anchored[0] + probe[0]) / 2, (anchored[1] + probe[1]) / 2, share, scale, *strengths)
 
 
+def _both(fit: Callable[[float], Fit], scale: float) -> tuple[Fit, Fit]:
+    """Of the anchor's scale and of none: by two threads, where torch has as many."""
+    if torch.get_num_threads() < 2:
+        return fit(scale), fit(0.0)
+    with ThreadPoolExecutor(2) as pool:
+        anchored, probe = pool.map(fit, (scale, 0.0))
+    return anchored, probe
+
+
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def logistic_fit(features: Rows, labels: NDArray[np.int64], anchor: Rows, strength: float) -> tuple[Rows, Rows]:
     """Weights ``(C, D)`` and offsets ``(C,)`` of least penalized log-loss around an anchor ``(C, D)``."""
     return _fitted(_axes(features), features, labels, anchor, strength)
@@ -123,9 +148,7 @@ def anchors(features: Rows, labels: NDArray[np.int64], text: Rows, share: float)
 
 def class_means(features: Rows, labels: NDArray[np.int64], classes: int) -> Rows:
     """Unit vectors ``(C, D)`` along the means of each class; zero where it has no picture."""
-    sums = np.zeros((classes, features.shape[1]))
-    np.add.at(sums, labels, features)
-    return _unit(sums)
+    return _unit(np.eye(classes)[labels].T @ features)
 
 
 def _unit(rows: Rows) -> Rows:
@@ -162,17 +185,16 @@ def _strength_choice(
 ) -> float:
     """How dear leaving the anchor is; at a scale of zero there is none, and it is the probe's own."""
     losses: dict[float, float] = {}
-    weights: list[Rows | None] = [None] * len(parts)
+    added: list[Rows | None] = [None] * len(parts)
+    anchored = [scale * features @ anchors(features[part.inside], labels[part.inside], text, share).T for part in parts]
     for strength in STRENGTHS:
         losses[strength] = 0.0
         for i, part in enumerate(parts):
             inside, outside = part.inside, ~part.inside
-            anchor = scale * anchors(features[inside], labels[inside], text, share)
-            anchored = features[inside] @ anchor.T
-            added = _fit(part.axes, labels[inside], anchored, strength, precise=False, start=weights[i])
-            weights[i] = added
-            directions, offsets = _unrotated(part.axes, anchor, added)
-            losses[strength] += _loss(features[outside] @ directions.T + offsets, labels[outside])
+            added[i] = fit = _fit(
+                part.axes, labels[inside], anchored[i][inside], strength, precise=False, start=added[i]
+            )
+            losses[strength] += _loss(anchored[i][outside] + part.outside @ fit, labels[outside])
         if losses[strength] > 1.02 * min(losses.values()):
             break  # the loss falls, then rises: past the valley weaker, slower fits are idle
     return min(losses, key=lambda choice: losses[choice])
@@ -190,14 +212,16 @@ class _Axes:
 
 @dataclass(frozen=True)
 class _Part:
-    """One fold of a cross-validation: which rows are fitted to, and their axes."""
+    """One fold of a cross-validation: which rows are fitted to, their axes, and the other rows in these."""
 
     inside: NDArray[np.bool_]
     axes: _Axes
+    outside: Rows  # (rows, axes + 1)
 
     @classmethod
     def of(cls, features: Rows, inside: NDArray[np.bool_]) -> "_Part":
-        return cls(inside, _axes(features[inside]))
+        axes = _axes(features[inside])
+        return cls(inside, axes, _inputs(features[~inside], axes.centre, axes.size, axes.directions))
 
 
 def _axes(features: Rows) -> _Axes:
@@ -210,8 +234,11 @@ def _axes(features: Rows) -> _Axes:
     squares, vectors = np.linalg.eigh(rows.T @ rows if tall else rows @ rows.T)
     kept = squares > 1e-10 * max(float(squares[-1]), 1.0)
     directions = vectors[:, kept].T if tall else (vectors[:, kept] / np.sqrt(squares[kept])).T @ rows
-    inputs = np.hstack([centred / size @ directions.T, np.ones((len(features), 1))])
-    return _Axes(centre, size, directions, inputs)
+    return _Axes(centre, size, directions, _inputs(features, centre, size, directions))
+
+
+def _inputs(features: Rows, centre: Rows, size: float, directions: Rows) -> Rows:
+    return np.hstack([(features - centre) / size @ directions.T, np.ones((len(features), 1))])
 
 
 def _fit(
@@ -221,7 +248,7 @@ def _fit(
 
     In principal axes the curvature bound of D. Böhning (1992) is diagonal, so that L-BFGS needs few steps.
     """
-    inputs, truth = axes.inputs, np.eye(anchored.shape[1])[labels]
+    inputs, truth, rows = axes.inputs, np.eye(anchored.shape[1])[labels], np.arange(len(labels))
     penalty = np.append(np.full(inputs.shape[1] - 1, strength), 1e-4)[:, None]
     stretch = 1 / np.sqrt((inputs**2).mean(axis=0)[:, None] / 2 + penalty)
     shape = (inputs.shape[1], anchored.shape[1])
@@ -229,14 +256,16 @@ def _fit(
     def loss(flat: Rows) -> tuple[float, Rows]:
         weights = flat.reshape(shape) * stretch
         logits = anchored + inputs @ weights
-        value = _loss(logits, labels) / len(labels) + 0.5 * float((penalty * weights**2).sum())
-        slope = inputs.T @ (softmax(logits, axis=1) - truth) / len(labels) + penalty * weights
+        logits -= logits.max(axis=1, keepdims=True)
+        chances = np.exp(logits)
+        sums = chances.sum(axis=1, keepdims=True)
+        value = float((np.log(sums[:, 0]) - logits[rows, labels]).mean() + 0.5 * (penalty * weights**2).sum())
+        slope = inputs.T @ (chances / sums - truth) / len(labels) + penalty * weights
         return value, (slope * stretch).ravel()
 
     first = np.zeros(shape) if start is None else start / stretch
     options = {"maxiter": 500, "gtol": 1e-6, "ftol": 1e-12} if precise else {"maxiter": 60, "gtol": 1e-4, "ftol": 1e-5}
-    with threadpool_limits(1, user_api="blas"):  # products this small only wait for each other on several threads
-        found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options)
+    found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options)
     return found.x.reshape(shape) * stretch
 
 
