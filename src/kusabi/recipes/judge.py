@@ -15,6 +15,7 @@ from kusabi.adapters.prototypes import Prototypes
 from kusabi.backbones.backbone import Backbone
 from kusabi.backbones.prefix import enter, finish
 from kusabi.backbones.preprocessing import pixels
+from kusabi.data.ahead import made_ahead
 from kusabi.data.dataset import Dataset, Example
 from kusabi.recipes.fit_support import Prompts
 from kusabi.recipes.watch import Watch
@@ -65,8 +66,8 @@ def judge(
     adapted: list[list[Tensor]] = [[] for _ in adapters]
     spent = np.zeros(3)
     done = 0
-    for block in blocks_of(query):
-        shown = pixels([dataset.open(example) for example in block], backbone.preprocessing).to(backbone.device)
+    for images in made_ahead(dataset.open, list(blocks_of(query))):
+        shown = pixels(images, backbone.preprocessing).to(backbone.device)
         watch("query decoded", 1, 1)
         clock = [time.perf_counter()]
         states = enter(backbone, shown, lowest)
@@ -77,7 +78,7 @@ def judge(
             rows.append(head(frozen[-1] if layer is None else _adapted_features(backbone, adapter, states, lowest)))
         clock.append(time.perf_counter())
         spent += np.diff(clock)
-        done += len(block)
+        done += len(images)
         watch("query pictures", done, len(query))
     entering, finishing, adapting = spent / len(query)
     features = torch.cat(frozen)

@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from kusabi.backbones.backbone import Backbone
 from kusabi.backbones.class_token import class_token_alone
 from kusabi.backbones.prefix import carry, enter, finish
 from kusabi.backbones.preprocessing import pixels
+from kusabi.data.ahead import made_ahead
 from kusabi.data.augmentation import augmented
 from kusabi.data.dataset import Dataset, Example
 from kusabi.training.precision import cast
@@ -86,28 +88,31 @@ def encode_views(
         seed: Of the augmentation.
         precision: What forwards of an fp32 backbone are cast to; features and states stay fp32.
         progress: Told (done, total) in pictures times views.
-        decoded: Told when the pictures of a block are read, augmented and on the device, and the model is to begin.
+        decoded: Told when the pictures of a block are there, and the model is to begin: other threads read ahead.
     """
     precision = precision if backbone.dtype == torch.float32 else "float32"  # a half one computes in its own type
     at = [(example, view) for view in range(views) for example in examples]
 
-    def entering(rows: Sequence[int], decoded: Callable[[], None] | None = None) -> Tensor:
-        images = [augmented(dataset.open(at[row][0]), augment, seed, at[row][0].digest, at[row][1]) for row in rows]
-        shown = pixels(images, backbone.preprocessing).to(backbone.device)
+    def shown(row: int) -> Image.Image:
+        example, view = at[row]
+        return augmented(dataset.open(example), augment, seed, example.digest, view)
+
+    def entering(images: Sequence[Image.Image], decoded: Callable[[], None] | None = None) -> Tensor:
+        inputs = pixels(images, backbone.preprocessing).to(backbone.device)
         if decoded:
             decoded()
         with cast(backbone, precision):
-            return enter(backbone, shown, layer or 0)
+            return enter(backbone, inputs, layer or 0)
 
     states: list[Tensor] = []
     features: list[Tensor] = []
     keep = layer is not None
-    for start in range(0, len(at), BLOCK):
-        rows = range(start, min(start + BLOCK, len(at)))
-        entered = entering(rows, decoded)
+    blocks = [range(start, min(start + BLOCK, len(at))) for start in range(0, len(at), BLOCK)]
+    for rows, images in zip(blocks, made_ahead(shown, blocks), strict=True):
+        entered = entering(images, decoded)
         with cast(backbone, precision):
             features.append(finish(backbone, entered, layer or 0))
-        if keep and start == 0:
+        if keep and rows.start == 0:
             keep = entered[0].numel() * entered.element_size() * len(at) <= CACHE_BYTES
         if keep:
             states.append(entered)
@@ -119,7 +124,7 @@ def encode_views(
         labels=torch.tensor([example.label for example, _ in at], device=backbone.device),
         pictures=torch.tensor([row % len(examples) for row in range(len(at))], device=backbone.device),
         layer=layer,
-        reload=entering,
+        reload=lambda rows: entering([shown(row) for row in rows]),
         precision=precision,
     )
 
