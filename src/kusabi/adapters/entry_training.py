@@ -23,7 +23,7 @@ from kusabi.adapters.sparse_delta import SparseDelta
 
 TOKENS = 640  # rows that are multiplied at a time: their transposes stay in a core's own cache
 MOST = 0.02  # trained share of a weight above which its dense gradient is quicker
-FEW = 0.4  # share of a side that holds all entries, below which picking its features beats a transpose of them all
+FEW = 0.55  # share of a side that holds all entries, below which picking its features beats a transpose of them all
 
 
 class EntryCopy:
@@ -139,9 +139,12 @@ class _EntryLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        inputs = ctx.inputs(*ctx.saved_tensors)
-        ctx.copy.take(ctx.name, gradient.flatten(0, -2), inputs.flatten(0, -2))
-        return gradient @ ctx.copy.weights[ctx.name] if ctx.needs_input_grad[0] else None, None, None, None
+        inputs, rows = ctx.inputs(*ctx.saved_tensors), gradient.flatten(0, -2)
+        ctx.copy.take(ctx.name, rows, inputs.flatten(0, -2))
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None
+        # As rows: of a gradient that is not contiguous, torch would copy the weight for every picture.
+        return (rows @ ctx.copy.weights[ctx.name]).view(inputs.shape), None, None, None
 
 
 def plain_layers(module: nn.Module, parts: Sequence[AdapterPart]) -> dict[str, nn.Linear] | None:
