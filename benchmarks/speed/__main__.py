@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import adaptation, curves, embedded, loading, memory, steps, swap
+from benchmarks.speed import adaptation, curves, embedded, floors, loading, memory, steps, swap
 from benchmarks.speed.conditions import Conditions
 from benchmarks.speed.environment import environment
 from benchmarks.speed.record import Record
@@ -43,6 +43,7 @@ MEASURES: dict[str, Callable[[Conditions], list[Record]]] = {
     "embedded_in_process": embedded.in_process,
     "embedded_shell": embedded.from_the_shell,
     "embedded_steps": embedded_steps,
+    "floors": floors.floors,
     "memory": memory.memory,
     "steps": steps.equal_placement,
     "ten_classes": adaptation.ten_classes,

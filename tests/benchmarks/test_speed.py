@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks.speed import __main__ as program
-from benchmarks.speed import adaptation, loading, memory_case, steps, swap
+from benchmarks.speed import adaptation, embedded, floors, loading, memory_case, steps, swap
 from benchmarks.speed.bounds import BOUNDS, Bound
 from benchmarks.speed.clock import alternated
 from benchmarks.speed.conditions import Conditions
@@ -53,6 +53,20 @@ def test_both_sides_train_the_same_linear_maps_with_as_many_numbers(conditions):
     for record in steps.equal_placement(conditions, kinds=("step_entries",)):
         assert record.facts["trained"] == record.facts["peer trains"]
         assert record.value == pytest.approx(record.ours["median"] / record.peer["median"])
+
+
+def test_floors_are_operations_at_the_rate_of_a_large_product(conditions, monkeypatch):
+    monkeypatch.setattr(embedded, "STEPS", 4)
+    monkeypatch.setattr(floors, "SHOTS", 2)
+    found = {record.case: record for record in floors.floors(conditions)}
+    frozen, training = found["frozen layers"], found["training"]
+    for record in (frozen, training):
+        assert record.facts["floor"] == pytest.approx(record.facts["operations"] / record.facts["rate"])
+        assert record.value is None or record.value == pytest.approx(record.ours["seconds"] / record.facts["floor"])
+    # 80 views of 37 tokens through 8 layers; 4 updates of 16 views through 4, there and back.
+    least = 2 * 12 * 384**2 * 37
+    assert 80 * 8 * least <= frozen.facts["operations"] <= 1.2 * 80 * 8 * least
+    assert 4 * 16 * 4 * least <= training.facts["operations"] <= 2.2 * 4 * 16 * 4 * least
 
 
 def test_adaptations_say_how_they_compare_at_other_numbers_of_updates(conditions):

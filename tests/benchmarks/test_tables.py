@@ -10,6 +10,7 @@ from benchmarks import tables
 from benchmarks.backbone_block import backbone_block
 from benchmarks.main_job_block import main_job_block
 from benchmarks.speed.bounds import BOUNDS
+from benchmarks.speed.tables import FLOORS, floors
 from benchmarks.speed_block import speed_block
 from benchmarks.words import texts
 
@@ -79,6 +80,23 @@ def test_the_readmes_say_what_the_committed_results_say(name, language):
         assert ("not measured yet" in content) == (not (tables.ROOT / results).exists())
 
 
+def test_the_architecture_says_what_the_committed_results_say():
+    results, text = tables.ROOT / tables.SPEED, (tables.ROOT / tables.ARCHITECTURE).read_text(encoding="utf-8")
+    block = text.split(BEGIN.format("floors") + "\n")[1].split("\n<!-- end -->")[0]
+    assert block == f"{floors(json.loads(results.read_text(encoding='utf-8')))}\n\n{FLOORS}"
+
+
+def test_a_floor_is_shown_where_products_are_what_a_stage_does():
+    facts = {"operations": 2_500_000_000_000, "floor": 2.0}
+    records = [
+        {"measure": "floors", "case": "training", "value": 3.5, "ours": {"seconds": 7.0}, "facts": facts},
+        {"measure": "floors", "case": "classifier", "value": None, "ours": {"seconds": 0.8}, "facts": facts},
+        {"measure": "swap", "case": "other", "value": 1.0, "ours": {"seconds": 0.8}, "facts": {}},
+    ]
+    lines = floors({"measures": {"floors": {"records": records}}}).splitlines()[2:]
+    assert lines == ["| training | 7.00 s | 2.50 | 2.00 s | 3.5 × |", "| classifier | 0.80 s | – | – | – |"]
+
+
 def test_a_row_shows_four_accuracies_with_the_best_in_bold_and_both_differences():
     block = main_job_block(RESULTS, "en")
     lines = [line for line in block.splitlines() if line.startswith("|")]
@@ -139,6 +157,7 @@ def test_the_speed_block_shows_what_is_missed_beside_what_holds(language):
 def write_root(root, results=None):
     for name in tables.READMES:
         (root / name).write_text(readme(*NAMES), encoding="utf-8")
+    (root / tables.ARCHITECTURE).write_text(readme("floors"), encoding="utf-8")
     if results is not None:
         (root / tables.MAIN_JOB).parent.mkdir(parents=True)
         (root / tables.MAIN_JOB).write_text(json.dumps(results), encoding="utf-8")
@@ -146,7 +165,7 @@ def write_root(root, results=None):
 
 def test_stale_blocks_are_found_by_check_and_put_right_without_it(tmp_path, capsys):
     write_root(tmp_path, RESULTS)
-    with pytest.raises(SystemExit, match=r"README.md, README.ja.md"):
+    with pytest.raises(SystemExit, match=r"README.md, README.ja.md, ARCHITECTURE.md"):
         tables.main(["--check"], tmp_path)
     assert "stale\n" in (tmp_path / "README.md").read_text(encoding="utf-8")
     tables.main([], tmp_path)
