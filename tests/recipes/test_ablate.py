@@ -13,6 +13,9 @@ from kusabi.recipes import ablate as module
 from kusabi.recipes import tables
 from kusabi.recipes.ablate import TRIALS, ablate
 from kusabi.recipes.adapt import adapt
+from kusabi.recipes.candidates import compare_candidates
+from kusabi.recipes.candidates_folder import CandidatesAsked
+from kusabi.recipes.curve import curve
 from kusabi.report.written import write_report
 from kusabi.spec_file import PLACEMENT, build, overlay, placement_fields
 
@@ -27,6 +30,20 @@ QUICK = {
 @pytest.fixture
 def spec():
     return build(QUICK)
+
+
+@pytest.mark.parametrize("verb", ["ablate", "curve", "baseline"])
+def test_adapters_beside_are_refused_where_they_would_count_for_nothing(tiles, tmp_path, verb):
+    folder, out = str(tiles(train=3, test=4)), tmp_path / "out"
+    spec = build(overlay(QUICK, {"adapter": {"beside": ("other",)}}))
+    tried = {
+        "ablate": lambda: ablate(folder, spec, out),
+        "curve": lambda: curve(folder, spec, out),
+        "baseline": lambda: compare_candidates(folder, spec, CandidatesAsked(("mini", "other")), out),
+    }
+    with pytest.raises(SpecError, match=f"--beside: {verb} tries each adapter alone"):
+        tried[verb]()
+    assert not out.exists()
 
 
 def test_a_killed_ablation_goes_on_to_the_same_result(tiles, spec, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from kusabi.evaluation.stored import ABLATION, read_ablation
 from kusabi.files import write_bytes
 from kusabi.recipes.ablation_record import placement_file, record
 from kusabi.recipes.auto_placement import at
+from kusabi.recipes.beside import refuse_beside
 from kusabi.recipes.environment import environment
 from kusabi.recipes.placements import FAMILIES, Trials, trials_of
 from kusabi.recipes.question import Question, pose, read_pictures
@@ -71,6 +72,7 @@ def ablate(
     """
     if spec.adapter.placement == AUTO:
         raise SpecError("--placement auto: an ablation tries it by itself; name the placement to compare with, or none")
+    refuse_beside(spec, "ablate")
     if check_run(out, spec, resume):
         raise RunError(f"{out}: holds a run of 'adapt'; choose another --out")
     asked = {"trials": [family for family in FAMILIES if family in families], "seeds": seeds}

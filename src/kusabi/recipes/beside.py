@@ -11,8 +11,9 @@ from kusabi.adapters.checkpoint import load_adapter
 from kusabi.adapters.free_support import taken_positions
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.backbones.backbone import Backbone
-from kusabi.errors import AdapterError, KusabiError, listed
+from kusabi.errors import AdapterError, KusabiError, SpecError, listed
 from kusabi.recipes.run_folder import adapter_folder
+from kusabi.spec import AdaptSpec
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,18 @@ class Beside:
 
 
 ALONE = Beside((), {})
+
+
+def refuse_beside(spec: AdaptSpec, verb: str) -> None:
+    """For a verb whose adapters are tried and thrown away, each alone on the model.
+
+    Raises:
+        SpecError: If the spec names adapters beside: they would be silently without effect.
+    """
+    if spec.adapter.beside:
+        raise SpecError(
+            f"--beside: {verb} tries each adapter alone on the model; leave it to adapt"
+        )
 
 
 def digests_beside(runs: Sequence[str]) -> tuple[str, ...]:

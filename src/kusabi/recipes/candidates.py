@@ -18,6 +18,7 @@ from kusabi.data.split import Folds, few_shot_split
 from kusabi.errors import BackboneError, KusabiError, SpecError, listed
 from kusabi.evaluation.candidates import Candidate, choose
 from kusabi.evaluation.stored import COMPARISON, read_comparison
+from kusabi.recipes.beside import refuse_beside
 from kusabi.recipes.candidate import candidate, failed
 from kusabi.recipes.candidates_folder import CandidatesAsked, check_comparison, read_candidates, write_candidates
 from kusabi.recipes.environment import environment
@@ -65,6 +66,7 @@ def compare_candidates(
     """
     if spec.backbone.revision is not None and len(asked.backbones) > 1:
         raise SpecError("--revision belongs to one model, but several are compared; leave it, or give model folders")
+    refuse_beside(spec, "baseline")
     spec = _with_backbone(spec, next(iter(asked.backbones)))
     if out is not None:
         check_comparison(out, spec, asked, resume)

@@ -31,6 +31,7 @@ from kusabi.evaluation.intervals import wilson
 from kusabi.evaluation.learning_curve import Measured, learning_curve
 from kusabi.evaluation.stored import CURVE, read_curve
 from kusabi.recipes.adapt import peer_scores
+from kusabi.recipes.beside import refuse_beside
 from kusabi.recipes.curve_folder import CurveAsked, check_curve, read_answers, write_answers
 from kusabi.recipes.environment import environment
 from kusabi.recipes.fit_support import card
@@ -79,6 +80,7 @@ def curve(
     Raises:
         KusabiError: Whatever the user can put right.
     """
+    refuse_beside(spec, "curve")
     asked = asked or CurveAsked()
     spec = _with_shots(spec, asked.shots[-1])
     finished = check_curve(out, spec, asked, resume)

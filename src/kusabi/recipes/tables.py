@@ -185,6 +185,8 @@ def ablation(found: Mapping[str, Any], out: str) -> None:
             f"note: in {without} of {seeds} draws the classifier was of class means alone (blend 1) and no class name "
             "counted: nothing pulls at the text tower there, which says nothing of its worth with --blend below 1"
         )
+    for note in found["task"].get("notes", []):
+        console.print(f"note: {note}")
     advice = found["recommendation"]
     console.print(f"recommendation: {advice['action']}: {advice['placement']}; {_worth(found)}")
     console.print(f"next: kusabi adapt … --placement {out}/placement.toml")
