@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from benchmarks.accuracy.summary import (
     mean_over,
     worst_against_zero_shot,
 )
+from benchmarks.accuracy.tasks import TASKS
 from benchmarks.development import DEVELOPMENT
 from benchmarks.peers import PEERS
 from kusabi.files import write_bytes
@@ -34,10 +36,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy.tables", description=__doc__)
     parser.add_argument("--stage", choices=[name for name in STAGES if name != "quick"], default="a")
     parser.add_argument("--results", type=Path, help="folder of the lines; that of the stage when absent")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), help="those of the stage when absent")
+    parser.add_argument("--seeds", nargs="+", type=int, help="those of the stage when absent")
     asked = parser.parse_args(words)
     asked.results = asked.results or STAGES[asked.stage].out
     lines: Lines = {method: found for method in METHODS if (found := read_lines(asked.results, method))}
     stage = STAGES[asked.stage]
+    stage = replace(stage, tasks=asked.tasks or stage.tasks, seeds=asked.seeds or stage.seeds)
     out = asked.results.parent / f"accuracy_stage_{asked.stage}.md"
     if stage.variant != "plain":
         harder = page_corrupted if stage.variant == "corrupted" else page_new
@@ -53,13 +58,14 @@ def main(words: Sequence[str] | None = None) -> None:
 def page(lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int]) -> str:
     """The results as Markdown."""
     judged = headline(tasks)
-    done = sum(len([key for key in of if key[0] in tasks]) for of in lines.values())
+    done = sum(len([key for key in of if key[0] in tasks and key[2] in seeds]) for of in lines.values())
     whole = len(METHODS) * len(tasks) * len(shots) * len(seeds)
     return "\n\n".join(
         [
             "# Accuracy beside the peers",
-            f"{done:,} of {whole:,} runs are in. A dash stands where runs are missing; means are over all seeds "
-            f"({len(seeds)}) and all tasks of their column, or are not given.",
+            f"{done:,} of {whole:,} runs are in, of tasks {', '.join(tasks)} and seeds {', '.join(map(str, seeds))}. A "
+            "dash stands where runs are missing; means are over all these seeds and all tasks of their column, or are not "
+            "given.",
             "## Mean per shots",
             f"Headline tasks: {', '.join(judged)}. Defaults, ours and theirs, were chosen on "
             f"{', '.join(task for task in tasks if task in DEVELOPMENT)}: apart.",

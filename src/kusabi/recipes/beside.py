@@ -34,9 +34,7 @@ def refuse_beside(spec: AdaptSpec, verb: str) -> None:
         SpecError: If the spec names adapters beside: they would be silently without effect.
     """
     if spec.adapter.beside:
-        raise SpecError(
-            f"--beside: {verb} tries each adapter alone on the model; leave it to adapt"
-        )
+        raise SpecError(f"--beside: {verb} tries each adapter alone on the model; leave it to adapt")
 
 
 def digests_beside(runs: Sequence[str]) -> tuple[str, ...]:
