@@ -64,8 +64,8 @@ def page(lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequen
         [
             "# Accuracy beside the peers",
             f"{done:,} of {whole:,} runs are in, of tasks {', '.join(tasks)} and seeds {', '.join(map(str, seeds))}. A "
-            "dash stands where runs are missing; means are over all these seeds and all tasks of their column, or are not "
-            "given.",
+            "dash stands where runs are missing; means are over all these seeds and all tasks of their column, or are "
+            "not given.",
             "## Mean per shots",
             f"Headline tasks: {', '.join(judged)}. Defaults, ours and theirs, were chosen on "
             f"{', '.join(task for task in tasks if task in DEVELOPMENT)}: apart.",
