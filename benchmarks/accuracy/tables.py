@@ -50,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> None:
         print(out)
         return
     write_bytes(out, page(lines, stage.tasks, stage.shots, stage.seeds).encode())
-    draw(lines, stage.tasks, stage.shots, stage.seeds, out.with_suffix(".svg"))
+    draw(lines, TITLES, stage.tasks, stage.shots, stage.seeds, out.with_suffix(".svg"))
     draw_ranks(lines, TITLES, stage.tasks, stage.shots, stage.seeds, out.with_name(f"{out.stem}_ranks.svg"))
     print(out)
 

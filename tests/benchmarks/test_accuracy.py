@@ -133,9 +133,9 @@ def test_the_page_shows_what_is_there_and_a_dash_where_nothing_is(lines, tmp_pat
     shown = page(lines, ("digits", "fashion"), (4, 16), (0, 1))
     assert "| **Kusabi (default)** | 75.0 | – | 75.0 | – |" in shown
     assert "+25.0" in shown and "LoRA, all linears (PEFT)" in shown
-    draw(lines, ("digits", "fashion"), (4,), (0, 1), tmp_path / "plot.svg")
+    draw(lines, TITLES, ("digits", "fashion"), (4,), (0, 1), tmp_path / "plot.svg")
     assert "lora" in (tmp_path / "plot.svg").read_text(encoding="utf-8") or (tmp_path / "plot.svg").stat().st_size > 1e4
-    draw(lines, ("digits", "fashion"), (4, 16), (0, 1), tmp_path / "none.svg")
+    draw(lines, TITLES, ("digits", "fashion"), (4, 16), (0, 1), tmp_path / "none.svg")
     assert not (tmp_path / "none.svg").exists()
 
 
