@@ -12,6 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accuracy.results import read_lines
+from benchmarks.accuracy.stages import RESULTS
+from benchmarks.accuracy.summary import Lines
+from benchmarks.accuracy.tables import METHODS, TITLES
+from benchmarks.accuracy_block import accuracy_block
 from benchmarks.backbone_block import backbone_block
 from benchmarks.main_job_block import main_job_block
 from benchmarks.speed.tables import FLOORS, floors
@@ -49,9 +54,14 @@ def blocks(root: Path, language: str) -> dict[str, str]:
     """Name of every block -> its content."""
     return {
         "main-job": main_job_block(_read(root / MAIN_JOB), language),
+        "accuracy": accuracy_block(_accuracy(root), TITLES, language),
         "speed": speed_block(_read(root / SPEED), language),
         "mini-backbone": backbone_block(_read(root / BACKBONE), language),
     }
+
+
+def _accuracy(root: Path) -> Lines:
+    return {method: found for method in METHODS if (found := read_lines(root / RESULTS, method))}
 
 
 def _floors(root: Path) -> str:

@@ -1,0 +1,62 @@
+"""Ours and the best peers of the accuracy benchmark, as Markdown, from its JSON lines: what is complete so far."""
+
+from collections.abc import Mapping, Sequence
+
+from benchmarks.accuracy.stages import STAGES
+from benchmarks.accuracy.summary import Lines, headline, mean_over
+from benchmarks.development import DEVELOPMENT
+from benchmarks.main_job_block import table
+from benchmarks.peers import PEERS
+from benchmarks.words import texts
+
+OURS, SHOWN, ALWAYS = "kusabi", 3, ("linear_probe", "zero_shot")
+PLAIN = tuple(name for name in PEERS if "+" not in name)
+
+
+def accuracy_block(lines: Lines, titles: Mapping[str, str], language: str) -> str:
+    """Means by number of labels, headline tasks and development tasks apart; the best peers are named with hindsight.
+
+    Args:
+        lines: Of every method of stage a.
+        titles: Of the methods.
+        language: ``en`` or ``ja``.
+    """
+    said, stage = texts(language), STAGES["a"]
+    tasks, seeds = complete(lines)
+    judged, chosen_on = headline(tasks), [task for task in tasks if task in DEVELOPMENT]
+    if not judged or not chosen_on:
+        return said["absent"]
+    best = sorted(PLAIN, key=lambda name: -sum(_means(lines[name], judged, seeds)))[:SHOWN]
+    rows = []
+    for name in dict.fromkeys([OURS, *best, *ALWAYS]):
+        means = [*_means(lines[name], judged, seeds), *_means(lines[name], chosen_on, seeds)]
+        title = f"**{titles[name]}**" if name == OURS else titles[name]
+        rows.append([title, *(said["percent"].format(value=f"{100 * mean:.1f}") for mean in means)])
+    groups = (said["headline"], said["development"])
+    heads = [said["method"], *(said["at"].format(group=group, shots=n) for group in groups for n in stage.shots)]
+    caption = said["accuracy_caption"].format(
+        judged=", ".join(judged), chosen_on=", ".join(chosen_on), seeds=", ".join(map(str, seeds)),
+        all_seeds=len(stage.seeds), all_tasks=len(stage.tasks), peers=len(PLAIN), steps=stage.steps,
+    )  # fmt: skip
+    return f"{table(heads, rows)}\n\n{caption}"
+
+
+def complete(lines: Lines) -> tuple[list[str], list[int]]:
+    """Tasks and seeds of which ours and every plain peer are measured at every number of labels.
+
+    Seeds come first: a task counts when it is complete in all seeds that any task is complete in.
+    """
+    stage = STAGES["a"]
+    whole = {
+        (task, seed)
+        for task in stage.tasks
+        for seed in stage.seeds
+        if all((task, n, seed) in lines.get(name, {}) for name in (OURS, *PLAIN) for n in stage.shots)
+    }
+    seeds = [seed for seed in stage.seeds if any(at == seed for _, at in whole)]
+    return [task for task in stage.tasks if seeds and all((task, seed) in whole for seed in seeds)], seeds
+
+
+def _means(of: Mapping, tasks: Sequence[str], seeds: Sequence[int]) -> list[float]:
+    means = [mean_over(of, tasks, n, seeds) for n in STAGES["a"].shots]
+    return [mean for mean in means if mean is not None]
