@@ -54,7 +54,7 @@ MEASURES: dict[str, Callable[[Conditions], list[Record]]] = {
     "large": large,
     "curves": curves.curves,
 }
-SLOW = ("methods", "large", "curves", "confirmed")
+SLOW = ("methods", "large", "curves", "confirmed", "floors")
 
 
 def main(words: Sequence[str] | None = None) -> None:
