@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 
 
+INTERRUPTED = 130
 RARE = (50_000, 20, 100)
 """Allocations before garbage is looked for, and rounds before older objects are. Libraries make most of a million
 objects that live as long as the process: at Python's own 700, looking through them again and again took a second."""
@@ -41,8 +42,9 @@ def main() -> None:
     except CommandLineError as error:
         code = _refuse(error.format_message())
     except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # typer makes one of Ctrl-C by itself
         print("interrupted; 'kusabi adapt' goes on where it was with --resume", file=sys.stderr)
-        code = 130
     gc.freeze()  # nor is it looked for on the way out, which took another
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -64,3 +64,16 @@ def test_no_trace_is_left_also_after_an_error(loaded, kind):
     assert layout(backbone.module) == before
     assert torch.equal(backbone.embed_images(pixels), expected)
     assert not any("forward" in vars(one) for one in backbone.module.modules())
+
+
+def test_an_interruption_on_the_way_in_is_what_comes_out(loaded, monkeypatch):
+    backbone = loaded("clip")
+    before = layout(backbone.module)
+
+    def interrupted(_attention):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kusabi.backbones.class_token._asked_once", interrupted)
+    with pytest.raises(KeyboardInterrupt), class_token_alone(backbone):
+        pass
+    assert layout(backbone.module) == before

@@ -29,7 +29,7 @@ def class_token_alone(backbone: Backbone) -> Iterator[bool]:
     with ExitStack() as stack:
         if found:
             attention, norm = found
-            stack.callback(delattr, attention, "forward")
+            stack.callback(vars(attention).pop, "forward", None)  # even where Ctrl-C came before it was set
             attention.forward = _asked_once(attention)
             stack.callback(norm.register_forward_pre_hook(lambda _norm, args: (args[0][:, :1],)).remove)
         yield found is not None
