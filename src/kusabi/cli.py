@@ -28,8 +28,8 @@ app = typer.Typer(
 
 INTERRUPTED = 130
 RARE = (50_000, 20, 100)
-"""Allocations before garbage is looked for, and rounds before older objects are. Libraries make most of a million
-objects that live as long as the process: at Python's own 700, looking through them again and again took a second."""
+"""Allocations before garbage is looked for, and rounds before older objects are. Libraries make very many
+objects that live as long as the process: at Python's own 700 they are looked through again and again."""
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
         code = INTERRUPTED
     if code == INTERRUPTED:  # typer makes one of Ctrl-C by itself
         print("interrupted; 'kusabi adapt' goes on where it was with --resume", file=sys.stderr)
-    gc.freeze()  # nor is it looked for on the way out, which took another
+    gc.freeze()  # nor is it looked for on the way out
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-LEAST = 4 * 2**20  # bytes: of smaller inputs, recomputing costs more than it frees
+LEAST = 4 * 2**20  # bytes: smaller inputs are not what fills a memory, and stay
 
 Recipe = tuple[Sequence[Tensor], Callable[..., Tensor]]
 
