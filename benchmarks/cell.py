@@ -17,9 +17,11 @@ from kusabi.adapters.targets import plan
 from kusabi.backbones.prefix import carry, enter, finish
 from kusabi.backbones.preprocessing import pixels
 from kusabi.evaluation.peers import class_mean, linear_probe
+from kusabi.recipes.auto_placement import deepened
 from kusabi.recipes.question import Question, pose
 from kusabi.recipes.watch import silent
 from kusabi.spec import AdaptSpec
+from kusabi.training.depth_choice import goes_deep, open_depth
 from kusabi.training.learn import Learned, Setting
 from kusabi.training.texts import class_texts
 from kusabi.training.views import Views, blocks_of, carried, encode_views
@@ -37,25 +39,26 @@ class QuerySide:
 
 @dataclass(frozen=True)
 class Cell:
-    """A question, its views, and its query side."""
+    """A question, its views, and its query side; ``deep``: the pictures send an adapter of open depth to all layers."""
 
     question: Question
     views: Views
     text: Tensor
     query: QuerySide
+    deep: bool
 
     def setting(self, spec: AdaptSpec) -> Setting:
         """What a training of this cell needs, for a spec that differs in adapter and training alone."""
-        backbone = self.question.backbone
-        targets = plan(backbone.module, backbone.blocks, spec.adapter)
-        assert targets.first_layer == {"vision": self.query.layer}, "the frozen layers of a cell are those of all specs"
-        return Setting(
-            backbone, self.question.prompts, self.text, targets, spec, self.question.precision, spec.data.shots
-        )
+        found = _setting(self.question, self.text, spec)
+        found = deepened(found) if self.deep and open_depth(spec) else found
+        assert found.plan.first_layer == {"vision": self.query.layer}, "a cell is carried to where a spec begins"
+        return found
 
     def first_layer(self, spec: AdaptSpec) -> int:
         """Where the adapter of a spec begins."""
         backbone = self.question.backbone
+        if self.deep and open_depth(spec):
+            return 0
         return plan(backbone.module, backbone.blocks, spec.adapter).first_layer["vision"]
 
     @torch.no_grad()
@@ -111,14 +114,24 @@ def open_cell(folder: Path, spec: AdaptSpec, query: QuerySide | None = None) -> 
 
 def cell_of(question: Question, spec: AdaptSpec, query: QuerySide | None = None) -> Cell:
     """The same from a question that is posed already."""
-    layer = question.plan.first_layer["vision"]
+    with torch.no_grad():
+        text = class_texts(question.backbone, question.prompts)
+    asked = _setting(question, text, spec)
+    deep = goes_deep(asked, question.dataset, question.split.support)[0]
+    layer = 0 if deep and open_depth(spec) else question.plan.first_layer["vision"]
     views = encode_views(
         question.backbone, question.dataset, question.split.support, layer, views=spec.data.views,
         augment=spec.data.augment, seed=spec.seed, precision=question.precision,
     )  # fmt: skip
-    with torch.no_grad():
-        text = class_texts(question.backbone, question.prompts)
-    return Cell(question, views, text, query or query_side(question, layer))
+    if query is None or query.layer != layer:
+        query = query_side(question, layer)
+    return Cell(question, views, text, query, deep)
+
+
+def _setting(question: Question, text: Tensor, spec: AdaptSpec) -> Setting:
+    backbone = question.backbone
+    targets = plan(backbone.module, backbone.blocks, spec.adapter)
+    return Setting(backbone, question.prompts, text, targets, spec, question.precision, spec.data.shots)
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ from benchmarks.trials import Settings, Trials, main
 from kusabi.adapters.presets import spec_fields
 from kusabi.spec_file import overlay
 
-OTHER_KINDS = ("lora", "sparse-adapter")
+ALL = {"layers": "all"}
+PRIOR, WHOLE = {"alpha": 0.2}, {"alpha": 1.0}
 
 
 def _kind(preset: str) -> Settings:
@@ -15,9 +16,9 @@ def _kind(preset: str) -> Settings:
     return {
         f"{preset}, {name}": overlay(spec_fields(preset), fields)
         for name, fields in {
-            "upper half, alpha n / (n + 4)": {"safety": {"alpha": 0.2}},
-            "upper half, alpha 1": {"safety": {"alpha": 1.0}},
-            "all layers, alpha 1": {"adapter": {"layers": "all"}, "safety": {"alpha": 1.0}},
+            "upper half, alpha n / (n + 4)": {"safety": PRIOR},
+            "upper half, alpha 1": {"safety": WHOLE},
+            "all layers, alpha 1": {"adapter": ALL, "safety": WHOLE},
         }.items()
     }
 
@@ -27,18 +28,17 @@ TRIALS = Trials(
     about=__doc__ or "",
     rounds=(
         {
-            "upper half, alpha n / (n + 4)": {"safety": {"alpha": 0.2}},
-            "upper half, alpha 1": {"safety": {"alpha": 1.0}},
-            "all layers, alpha n / (n + 4)": {"adapter": {"layers": "all"}, "safety": {"alpha": 0.2}},
-            "all layers, alpha 0.5": {"adapter": {"layers": "all"}, "safety": {"alpha": 0.5}},
-            "all layers, alpha 1": {"adapter": {"layers": "all"}, "safety": {"alpha": 1.0}},
-            "lower half, alpha 1": {"adapter": {"layers": "0-3"}, "safety": {"alpha": 1.0}},
+            "all layers, alpha 1": {"adapter": ALL, "safety": WHOLE},
+            "upper half, alpha 1": {"safety": WHOLE},
+            "all layers, twice the entries, alpha 1": {"adapter": {**ALL, "budget": None}, "safety": WHOLE},
+            "all layers, alpha n / (n + 4)": {"adapter": ALL, "safety": PRIOR},
+            "upper half, alpha n / (n + 4)": {"safety": PRIOR},
         },
-        {name: fields for preset in OTHER_KINDS for name, fields in _kind(preset).items()},
+        {name: fields for preset in ("lora", "sparse-adapter") for name, fields in _kind(preset).items()},
     ),
     shots=(1,),
     seeds=(0, 1, 2),
-    base={"training": {"steps": 100}, "adapter": {"layers": "upper-half"}},
+    base={"training": {"steps": 100}, "adapter": {"layers": "upper-half", "budget": 35_389}},
     lowest={"adapter": {"layers": "all"}},
 )
 

@@ -15,6 +15,7 @@ import torch
 from benchmarks.cell import QuerySide, open_cell
 from benchmarks.development import DEVELOPMENT
 from benchmarks.pool import balanced, lay_out
+from benchmarks.tasks import Task
 from kusabi.files import write_bytes
 from kusabi.recipes.environment import environment
 from kusabi.spec import AdaptSpec
@@ -47,6 +48,12 @@ class Trials:
     seeds: Sequence[int]
     base: Mapping[str, Any]
     lowest: Mapping[str, Any] = field(default_factory=dict)
+    more_tasks: Mapping[str, Task] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """The development tasks, and what was made of them for this experiment."""
+        return {**DEVELOPMENT, **self.more_tasks}
 
     @property
     def results(self) -> Path:
@@ -69,7 +76,7 @@ def main(trials: Trials, words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{trials.name}", description=trials.about)
     parser.add_argument("--out", type=Path, default=trials.results)
     parser.add_argument("--cache", type=Path, default=CACHE)
-    parser.add_argument("--tasks", nargs="+", default=list(DEVELOPMENT), choices=list(DEVELOPMENT))
+    parser.add_argument("--tasks", nargs="+", default=list(trials.tasks), choices=list(trials.tasks))
     parser.add_argument("--threads", type=int, help="of each process; one per task and core is quickest")
     parser.add_argument(
         "--table", action="store_true", help="print the means, write them beside the results, and measure nothing"
@@ -93,7 +100,7 @@ def main(trials: Trials, words: Sequence[str] | None = None) -> None:
 
 def _measure(trials: Trials, name: str, settings: Settings, asked: argparse.Namespace, command: str) -> None:
     """What is missing of one task."""
-    task, folder = DEVELOPMENT[name], asked.cache / "pictures" / f"development-{name}"
+    task, folder = trials.tasks[name], asked.cache / "pictures" / f"development-{name}"
     learned, judged = task.pictures(asked.cache)
     lay_out(learned, balanced(judged, QUERY), folder)
     done = {_key(line) for line in read(asked.out)}
@@ -138,7 +145,7 @@ def _key(line: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def table(trials: Trials, lines: Sequence[Mapping[str, Any]]) -> str:
     """Mean accuracy per task and shots, in per cent, as Markdown, best first; a star: runs are missing."""
-    columns = list(product(DEVELOPMENT, trials.shots))
+    columns = list(product(trials.tasks, trials.shots))
     cells: dict[str, dict[tuple[str, int], list[float]]] = {}
     entries: dict[str, str] = {}
     first = next(iter(trials.settings))

@@ -48,6 +48,7 @@ def run_ours(cell: Cell, spec: AdaptSpec, new_prompts: Sequence[Sequence[str]] =
         spec: The method.
         new_prompts: Of classes to answer as well that have no labelled picture.
     """
+    cell = cell.carried(cell.first_layer(spec))
     began = now()
     setting, question = cell.setting(spec), cell.question
     learned = learn(setting, cell.views)

@@ -60,11 +60,15 @@ def from_the_shell(conditions: Conditions) -> list[Record]:
 
 
 def spec_of_job() -> AdaptSpec:
-    """The defaults but for the updates."""
-    return build({"training": {"steps": STEPS}, "data": {"shots": SHOTS}, "backbone": {"input_size": SIDE}})
+    """The defaults but for the updates and the upper half, which these pictures of nothing would leave."""
+    return build({
+        "training": {"steps": STEPS}, "data": {"shots": SHOTS}, "backbone": {"input_size": SIDE},
+        "adapter": {"layers": "upper-half"},
+    })  # fmt: skip
 
 
 def _shell(folder: Path, out: Path, conditions: Conditions) -> float:
     command = [sys.executable, "-m", "kusabi.cli", "adapt", str(folder), "--shots", str(SHOTS), "--steps", str(STEPS),
-               "--input-size", str(SIDE), "--device", conditions.device, "--out", str(out), "--quiet"]  # fmt: skip
+               "--input-size", str(SIDE), "--layers", "upper-half", "--device", conditions.device, "--out", str(out),
+               "--quiet"]  # fmt: skip
     return seconds(lambda: subprocess.run(command, check=True, capture_output=True), "cpu")

@@ -74,7 +74,11 @@ class AdapterSpec(_Part):
         default="size", description="How the budget is shared over the targets; energy: by their gradients."
     )
     tower: Literal["vision", "text", "both"] = Field(default="vision", description="Which tower is adapted.")
-    layers: str = Field(default="upper-half", description="upper-half, all, last-N, or a list such as 4-7 or 0,2,5.")
+    layers: str = Field(
+        default=AUTO,
+        description="upper-half, all, last-N, a list such as 4-7 or 0,2,5; or auto: the upper half, or all layers of a "
+        "vision tower where a class has one labelled picture or the pictures pull mostly from below (sparse_delta).",
+    )
     beside: tuple[str, ...] = Field(
         default=(), description="Run or adapter folder whose entries are left to it; may be repeated."
     )
@@ -189,8 +193,9 @@ class SafetySpec(_Part):
     stop_loss: float = Field(default=0.0, ge=0, description="Stop below this mean loss of one round; 0: never.")
     alpha: Literal["prior", "auto"] | _Share = Field(
         default="prior",
-        description="Final scale, 0 to 1, of values and classifier back to their start. prior: 1 where cross-fitted, "
-        "else n / (n + 4) at n shots; auto: by retraining on halves of the support set.",
+        description="Final scale, 0 to 1, of values and classifier back to their start. prior: 1 where cross-fitted or "
+        "one label trains a sparse or low-rank kind, else n / (n + 4) at n shots; auto: by retraining on halves of the "
+        "support set.",
     )
     head_alpha: Literal["auto"] | _Share = Field(
         default=1.0, description="Final scale, 0 to 1, of the classifier's way from the text; auto: as alpha."
@@ -206,10 +211,14 @@ class TrainingSpec(_Part):
         default=None,
         gt=0,
         le=10,
-        description="Peak step size of the trained values; 0.002 (sparse) or 0.003 from 100 steps on.",
+        description="Peak step size of the trained values; from 100 steps on 0.003, or 0.002 (sparse) to 0.004 "
+        "(sparse, from 100 pictures on).",
     )
     head_learning_rate: float = Field(
         default=2e-3, gt=0, le=10, description="Peak step size of prototypes and temperature."
+    )
+    warmup_ratio: float = Field(
+        default=0.1, ge=0, le=1, description="Share of the updates in which step sizes rise to their peak."
     )
     value_decay: float = Field(default=0.1, ge=0, description="L2 on the values; divided by the shots.")
     precision: Literal["auto", "bfloat16", "float32"] = Field(

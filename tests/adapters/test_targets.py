@@ -58,7 +58,7 @@ def test_patterns_meet_whole_paths_or_their_parts(towers, blocks, patterns, foun
 
 def test_no_match_is_an_error_that_names_what_exists(towers, blocks):
     with pytest.raises(AdapterError) as refusal:
-        plan(towers(), blocks, AdapterSpec(projections=("q_proj", "fc?")))
+        plan(towers(), blocks, AdapterSpec(layers="upper-half", projections=("q_proj", "fc?")))
     message = str(refusal.value)
     assert "'q_proj', 'fc?'" in message and "'vision'" in message and "'upper-half'" in message
     assert all(projection in message for projection in LAYER)

@@ -18,6 +18,7 @@ from kusabi.recipes.candidates_folder import CandidatesAsked
 from kusabi.recipes.curve import curve
 from kusabi.report.written import write_report
 from kusabi.spec_file import PLACEMENT, build, overlay, placement_fields
+from kusabi.training import depth_choice
 
 QUICK = {
     "backbone": {"input_size": 28},
@@ -113,6 +114,30 @@ def test_auto_is_chosen_once_and_kept_with_the_run(tiles, tmp_path):
     adapt(folder, fixed, tmp_path / "fixed")
     weights = [(tmp_path / run / "adapter" / "adapter.safetensors").read_bytes() for run in ("run", "fixed")]
     assert weights[0] == weights[1]
+
+
+def test_an_open_depth_is_settled_once_and_kept_with_the_run(tiles, tmp_path, monkeypatch):
+    folder = str(tiles(train=3, test=4))
+    spec = build(QUICK | {"adapter": {"budget": 300}})
+    weights = {}
+    for name, share in (("deep", 0.2), ("upper", 0.3)):
+        monkeypatch.setattr(depth_choice, "upper_share", lambda *_, share=share: share)
+        evaluation = adapt(folder, spec, tmp_path / name)
+        kept = json.loads((tmp_path / name / "placement.json").read_text(encoding="utf-8"))
+        assert kept["upper_share"] == share
+        assert evaluation["adapter"]["entries"] == 300
+        weights[name] = (tmp_path / name / "adapter" / "adapter.safetensors").read_bytes()
+        layers = {"deep": "all", "upper": "upper-half"}[name]
+        fixed = build(QUICK | {"adapter": {"budget": 300, "layers": layers}})
+        adapt(folder, fixed, tmp_path / f"{name}-fixed")
+        assert not (tmp_path / f"{name}-fixed" / "placement.json").exists()
+        assert (tmp_path / f"{name}-fixed" / "adapter" / "adapter.safetensors").read_bytes() == weights[name]
+    assert weights["deep"] != weights["upper"]
+    # A run that goes on does not look again: what it found is what it trains.
+    (tmp_path / "deep" / "evaluation.json").unlink()
+    monkeypatch.setattr(depth_choice, "upper_share", lambda *_: pytest.fail("looked again"))
+    adapt(folder, spec, tmp_path / "deep", resume=True)
+    assert (tmp_path / "deep" / "adapter" / "adapter.safetensors").read_bytes() == weights["deep"]
 
 
 def test_bad_input_is_refused(tiles, spec, tmp_path):

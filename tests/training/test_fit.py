@@ -226,5 +226,22 @@ def test_gradients_that_overflow_are_refused_and_the_backbone_is_as_before(backb
 
 @pytest.mark.parametrize(("steps", "rate"), [(12, 2.4e-4), (100, 2e-3), (500, 2e-3)])
 def test_a_short_training_takes_smaller_steps(steps, rate):
-    assert peak_rate("sparse_delta", TrainingSpec(steps=steps)) == pytest.approx(rate)
-    assert peak_rate("sparse_delta", TrainingSpec(steps=steps, learning_rate=0.5)) == 0.5
+    assert peak_rate("sparse_delta", TrainingSpec(steps=steps), 0) == pytest.approx(rate)
+    assert peak_rate("sparse_delta", TrainingSpec(steps=steps, learning_rate=0.5), 100) == 0.5
+
+
+@pytest.mark.parametrize(("pictures", "rate"), [(3, 2e-3), (50, 2e-3), (75, 3e-3), (100, 4e-3), (10_000, 4e-3)])
+def test_values_of_a_lone_sparse_delta_take_larger_steps_where_pictures_are_many(pictures, rate):
+    assert peak_rate("sparse_delta", TrainingSpec(), pictures) == pytest.approx(rate)
+    assert peak_rate("low_rank", TrainingSpec(), pictures) == 3e-3
+
+
+def test_step_sizes_rise_over_the_first_tenth_and_fall_from_then_on(backbone, views, targets):
+    spec = TrainingSpec(steps=30, batch_size=8, learning_rate=1e-3)
+    rates = [record.learning_rate for record in run(start(backbone, views, targets), backbone, views, targets, spec)]
+    assert rates[:3] == sorted(rates[:3])
+    assert rates[0] == pytest.approx(1e-3 / 3)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    at_once = TrainingSpec(steps=30, batch_size=8, learning_rate=1e-3, warmup_ratio=0.0)
+    first = run(start(backbone, views, targets), backbone, views, targets, at_once)[0]
+    assert first.learning_rate == pytest.approx(1e-3)

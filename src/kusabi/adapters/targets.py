@@ -158,12 +158,14 @@ def everything(module: nn.Module, blocks: Mapping[str, Sequence[str]]) -> Plan:
 def layer_range(text: str, count: int) -> tuple[int, ...]:
     """Layers meant by ``upper-half``, ``all``, ``last-N`` or a list such as ``4-7`` or ``0,2,5``.
 
+    ``auto`` means the upper half until pictures have said more (``training/depth_choice.py``).
+
     Raises:
         AdapterError: If the text is none of these or names a layer that the tower lacks.
     """
     if text == "all":
         return tuple(range(count))
-    if text == "upper-half":
+    if text in ("upper-half", AUTO):
         return tuple(range(count // 2, count))
     if last := re.fullmatch(r"last-(\d+)", text):
         ranges = [(count - int(last[1]), count - 1)]
@@ -171,7 +173,7 @@ def layer_range(text: str, count: int) -> tuple[int, ...]:
         ends = [part.split("-") for part in text.split(",")]
         ranges = [(int(part[0]), int(part[-1])) for part in ends]
     else:
-        raise AdapterError(f"layers '{text}' is not understood; write upper-half, all, last-N, 4-7 or 0,2,5")
+        raise AdapterError(f"layers '{text}' is not understood; write auto, upper-half, all, last-N, 4-7 or 0,2,5")
     if not all(0 <= first <= final < count for first, final in ranges):  # before a range of any length is built
         raise AdapterError(f"layers '{text}': this tower has layers 0 to {count - 1}")
     return tuple(sorted({layer for first, final in ranges for layer in range(first, final + 1)}))

@@ -1,4 +1,4 @@
-"""``placement = "auto"``: chosen on the support set and kept with the run, which is resumed at the same place."""
+"""``placement`` or ``layers = "auto"``: chosen on the support set and kept with the run, to be resumed there."""
 
 import json
 from collections.abc import Sequence
@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kusabi.adapters.placement import Piece
 from kusabi.adapters.targets import plan
 from kusabi.data.dataset import Dataset, Example
 from kusabi.errors import CheckpointError
 from kusabi.recipes.run_folder import write_json
 from kusabi.recipes.watch import Watch, once, stage
 from kusabi.spec import AUTO, AdaptSpec
+from kusabi.training.depth_choice import RULE as DEPTH_RULE
+from kusabi.training.depth_choice import goes_deep, open_depth
 from kusabi.training.learn import Setting
 from kusabi.training.placement_choice import RULE, choose_placement, pulls
 from kusabi.training.views import encode_views
@@ -35,28 +38,55 @@ def settled(
         AdapterError: If gradients are not finite.
         CheckpointError: If the file in the run is damaged.
     """
-    if setting.spec.adapter.placement != AUTO:
+    spec = setting.spec
+    look = _pulled if spec.adapter.placement == AUTO else _deep if open_depth(spec) else None
+    if look is None:
         return setting
     found = _chosen_before(run) if run else None
     if found is None:
-        data = setting.spec.data
-        frozen = encode_views(
-            setting.backbone, dataset, support, None, views=data.views, augment=data.augment, seed=setting.spec.seed,
-            precision=setting.precision, progress=stage(watch, "placement"), decoded=once(watch, "pictures decoded"),
-        )  # fmt: skip
-        # Without states, the few pictures that are differentiated are shown again.
-        measured = pulls(setting, replace(frozen, layer=0))
-        budget = setting.plan.entries
-        found = {
-            "placement": choose_placement(measured, budget),
-            "budget": budget,
-            "rule": RULE,
-            "energies": [pull.to_json() for pull in measured],
-        }
+        found = look(setting, dataset, support, watch)
         if run:
             write_json(run / CHOSEN, found)
         watch("placement chosen", 1, 1)
-    return at(setting, found["placement"], found["budget"])
+    return setting if found["placement"] is None else at(setting, found["placement"], found["budget"])
+
+
+def _deep(setting: Setting, dataset: Dataset, support: Sequence[Example], watch: Watch) -> dict[str, Any]:
+    """All layers, or the plan as it is; of as many entries."""
+    deep, share = goes_deep(setting, dataset, support)
+    return {
+        "placement": _everywhere(setting.spec) if deep else None,
+        "budget": setting.plan.entries,
+        "rule": DEPTH_RULE,
+        "upper_share": share,
+    }
+
+
+def _pulled(setting: Setting, dataset: Dataset, support: Sequence[Example], watch: Watch) -> dict[str, Any]:
+    """The layers with most gradient, at the plan's entries."""
+    data = setting.spec.data
+    frozen = encode_views(
+        setting.backbone, dataset, support, None, views=data.views, augment=data.augment, seed=setting.spec.seed,
+        precision=setting.precision, progress=stage(watch, "placement"), decoded=once(watch, "pictures decoded"),
+    )  # fmt: skip
+    # Without states, the few pictures that are differentiated are shown again.
+    measured = pulls(setting, replace(frozen, layer=0))
+    budget = setting.plan.entries
+    return {
+        "placement": choose_placement(measured, budget),
+        "budget": budget,
+        "rule": RULE,
+        "energies": [pull.to_json() for pull in measured],
+    }
+
+
+def deepened(setting: Setting) -> Setting:
+    """The same setting in all layers of its tower, with as many entries."""
+    return at(setting, _everywhere(setting.spec), setting.plan.entries)
+
+
+def _everywhere(spec: AdaptSpec) -> str:
+    return str(Piece(spec.adapter.tower, "all", spec.adapter.projections))
 
 
 def at(setting: Setting, placement: str, budget: int) -> Setting:
@@ -80,7 +110,7 @@ def _chosen_before(run: Path) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found["placement"], str) and type(found["budget"]) is int:
+        if isinstance(found["placement"], str | None) and type(found["budget"]) is int:
             return found
     except (ValueError, KeyError, TypeError):
         pass

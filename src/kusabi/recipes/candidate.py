@@ -61,7 +61,9 @@ def candidate(dataset: Dataset, spec: AdaptSpec, device: str, *, adapter: bool, 
         **found,
         "right": {way: _hits(answered, way) for way in ways},
         "adapter": None if trained is None else {"kind": spec.adapter.kind, "entries": trained[0]},
-        "training": None if trained is None else settings(spec, device, question.precision),
+        "training": None
+        if trained is None
+        else settings(spec, device, question.precision, len(question.split.support)),
         "speed": speed,
         "seconds": {"load": loading, "adapt": None if trained is None else trained[1]},
     }

@@ -5,12 +5,13 @@
   ``seed + d`` in ``adapt``; all other random choices stay those of ``seed``, so that draws differ in pictures alone.
 - A class with fewer pictures than shots gives what it has; the law counts the labels that there were. Shots that no
   class can give are refused.
+- The adapter sits at one place for the whole curve, also with one shot, where ``adapt`` would go to all layers.
 - The frozen layers run once: over the views of all pictures that any draw needs, and over the pictures that judge.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from kusabi.evaluation.intervals import wilson
 from kusabi.evaluation.learning_curve import Measured, learning_curve
 from kusabi.evaluation.stored import CURVE, read_curve
 from kusabi.recipes.adapt import peer_scores
+from kusabi.recipes.auto_placement import settled
 from kusabi.recipes.beside import refuse_beside
 from kusabi.recipes.curve_folder import CurveAsked, check_curve, read_answers, write_answers
 from kusabi.recipes.environment import environment
@@ -95,6 +97,8 @@ def curve(
     surroundings = {"command": command, "data_digest": dataset.digest, "curve": asked.to_json()}
     start_run(out, spec, environment() | surroundings)
     before = module_digest(question.backbone.module)
+    placed = _settled(question, spec, supports[asked.shots[-1], 0], watch, out)
+    question, spec = replace(question, plan=placed.plan), placed.spec
     shared = _shared(question, spec, supports, watch)
     lines = {(line["shots"], line["draw"]): line for line in read_answers(out)}
     for done, at in enumerate(supports):
@@ -108,6 +112,17 @@ def curve(
     found = _record(question, spec, asked, shared, [lines[at] for at in sorted(lines)], device, began)
     write_json(out / CURVE, found)
     return found
+
+
+def _settled(question: Question, spec: AdaptSpec, files: Sequence[str], watch: Watch, out: Path) -> Setting:
+    """One placement for the whole curve, where pictures choose it: by the first draw of the most shots."""
+    support = [example for example in question.dataset.train if example.file in set(files)]
+    with torch.no_grad():
+        text = class_texts(question.backbone, question.prompts)
+    setting = Setting(
+        question.backbone, question.prompts, text, question.plan, spec, question.precision, spec.data.shots
+    )
+    return settled(setting, question.dataset, support, watch=watch, run=out)
 
 
 def _with_shots(spec: AdaptSpec, shots: int) -> AdaptSpec:
@@ -253,7 +268,7 @@ def _record(
             for step, shots in enumerate(asked.shots)
         ],
         "adapter": {"kind": spec.adapter.kind, "entries": lines[-1]["entries"]},
-        "training": settings(spec, device, question.precision),
+        "training": settings(spec, device, question.precision, len(lines[-1]["support"])),
         "backbone": question.backbone.card(),
         "environment": {key: value for key, value in began.items() if key not in ("command", "data_digest", "curve")},
         "command": began["command"],

@@ -108,7 +108,8 @@ def record(
             "targets": fitted.adapter.card["targets"],
             **{key: fitted.adapter.card[key] for key in ("placement",) if key in fitted.adapter.card},
         },
-        "training": settings(spec, device, question.precision) | {"records": read_records(out)},
+        "training": settings(spec, device, question.precision, len(question.split.support))
+        | {"records": read_records(out)},
         "cost": {
             "training_seconds": fitted.seconds,
             "total_seconds": total,

@@ -174,12 +174,13 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def settings(spec: AdaptSpec, device: str, precision: str) -> dict[str, Any]:
-    """How the training ran, for the evaluation."""
-    training = spec.training
+def settings(spec: AdaptSpec, device: str, precision: str, pictures: int) -> dict[str, Any]:
+    """How the training on so many labelled pictures ran, for the evaluation."""
+    training, hybrid = spec.training, spec.adapter.kind == "hybrid"
+    kind = "sparse_delta" if hybrid else spec.adapter.kind
     return {
         "steps": training.steps,
-        "learning_rate": peak_rate("sparse_delta" if spec.adapter.kind == "hybrid" else spec.adapter.kind, training),
+        "learning_rate": peak_rate(kind, training, 0 if hybrid else pictures),
         "batch_size": training.batch_size,
         "views": spec.data.views,
         "augment": spec.data.augment,

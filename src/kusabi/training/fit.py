@@ -34,8 +34,9 @@ from kusabi.training.precision import cast, loss_scale
 from kusabi.training.running_mean import RunningMean
 from kusabi.training.views import Views
 
-# Peak step sizes from so many updates on. Twice that of sparse deltas was ahead with many classes; with few it is open.
-RATES, FULL = {"sparse_delta": 2e-3, "low_rank": 3e-3, "bottleneck": 3e-3}, 100
+RATES, FULL = {"sparse_delta": 2e-3, "low_rank": 3e-3, "bottleneck": 3e-3}, 100  # from so many updates on
+MANY = 50
+"""Pictures from which on the values of a lone sparse delta take larger steps, twice as large from twice as many on."""
 
 
 @dataclass(frozen=True)
@@ -185,13 +186,14 @@ def fit(
     frozen = None
     if safety.agreement:
         frozen = _starting_logits(state, views, against)
-    peaks = {f"part.{i}": peak_rate(part.kind, spec) for i, part in enumerate(state.parts)}
+    pictures = int(views.pictures.max()) + 1 if len(state.parts) == 1 else 0
+    peaks = {f"part.{i}": peak_rate(part.kind, spec, pictures) for i, part in enumerate(state.parts)}
     peaks["head"] = spec.head_learning_rate
     lap = math.ceil(len(views.labels) / spec.batch_size)
     forwards = max(part.forwards for part in state.parts)
     with _copy(state, backbone, precision) as copy:
         while state.step < spec.steps and not state.stopped:
-            shape = 0.5 * (1 + math.cos(math.pi * state.step / spec.steps))
+            shape = _shape(state.step, spec)
             rows = batch_rows(len(views.labels), spec.batch_size, seed, state.step)
             at = torch.as_tensor(rows, device=views.labels.device)
             labels = views.labels[at]
@@ -235,9 +237,27 @@ def _starting_logits(state: FitState, views: Views, against: CrossFit | None) ->
     return functional_call(state.prototypes, state.start, (views.features,)).detach()
 
 
-def peak_rate(kind: str, spec: TrainingSpec) -> float:
-    """Peak step size of the values of a part; a short training has no time to come back from large steps."""
-    return RATES[kind] * min(1.0, spec.steps / FULL) if spec.learning_rate is None else spec.learning_rate
+def peak_rate(kind: str, spec: TrainingSpec, pictures: int) -> float:
+    """Peak step size of the values of a part.
+
+    A short training has no time to come back from large steps, and few pictures are seen too often for them
+    (``benchmarks/rates.py``).
+
+    Args:
+        kind: Of the part.
+        spec: Updates, and the rate where it is given.
+        pictures: Labelled pictures, 0 where other parts learn beside this one.
+    """
+    if spec.learning_rate is not None:
+        return spec.learning_rate
+    more = min(max(pictures / MANY, 1.0), 2.0) if kind == "sparse_delta" else 1.0
+    return RATES[kind] * min(1.0, spec.steps / FULL) * more
+
+
+def _shape(step: int, spec: TrainingSpec) -> float:
+    """Of the peak: a rise, for Adam's first steps move every entry alike; and half a cosine over the whole."""
+    rise = min(1.0, (step + 1) / max(spec.warmup_ratio * spec.steps, 1.0))
+    return rise * 0.5 * (1 + math.cos(math.pi * step / spec.steps))
 
 
 def _unscale(state: FitState, scale: float, precision: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kusabi.adapters.placement import write_placement
-from kusabi.adapters.targets import everything
+from kusabi.adapters.targets import Plan, everything
 from kusabi.errors import AdapterError
 from kusabi.training.learn import Setting, prototypes_of, starting
 from kusabi.training.support_choice import support_gradients
@@ -47,17 +47,21 @@ def pulls(setting: Setting, views: Views) -> tuple[Pull, ...]:
     """
     assert views.layer == 0, "all vision layers are looked at"
     backbone = setting.backbone
-    whole = everything(backbone.module, backbone.blocks)
+    return pulls_on(setting, views, everything(backbone.module, backbone.blocks))
+
+
+def pulls_on(setting: Setting, views: Views, whole: Plan) -> tuple[Pull, ...]:
+    """As ``pulls``, of the targets of a plan alone."""
     start = starting(setting, views)
     classifier = start.against or prototypes_of(setting, start.head)
-    gradients = support_gradients(backbone, views, classifier, setting.prompts, whole, setting.precision)
+    gradients = support_gradients(setting.backbone, views, classifier, setting.prompts, whole, setting.precision)
     squares = {name: gradient.double().square().mean().item() for name, gradient in gradients.items()}
     found = tuple(Pull(t.tower, t.layer, t.projection, t.size, squares.get(t.tensor, 0.0)) for t in whole.targets)
     total = sum(pull.energy for pull in found)
     if not 0 < total < float("inf"):
         raise AdapterError(
-            f"placement auto: the labelled pictures' gradients are {'not finite' if total else 'zero everywhere'}; "
-            "name a placement such as vision:6-7"
+            f"placement: the labelled pictures' gradients are {'not finite' if total else 'zero everywhere'}; "
+            "name one, such as --placement vision:6-7"
         )
     return found
 

@@ -1,0 +1,71 @@
+"""How deep a sparse delta should sit: the development tasks, and letters that the model has hardly seen the like of.
+
+Small letters are 8 pixels a side, blurred ones hardly show a line. They were made after digits, a headline task of 8
+pixels a side, was lost to peers that adapt all layers; no picture of that task, and no answer to one, chose anything
+here. ``auto``, the default, takes all layers where the upper half holds less than a quarter of the gradient energy.
+"""
+
+import string
+from pathlib import Path
+
+from PIL import Image, ImageFilter
+
+from benchmarks.letters import letters
+from benchmarks.pool import Pool
+from benchmarks.tasks import Task
+from benchmarks.trials import Trials, main
+
+SMALL, BLUR = 8, 4.0
+FIRST, SECOND = string.ascii_uppercase[:10], string.ascii_uppercase[10:20]
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    return picture.resize((SMALL, SMALL), Image.Resampling.BOX)
+
+
+def _blurred(picture: Image.Image) -> Image.Image:
+    return picture.filter(ImageFilter.GaussianBlur(BLUR))
+
+
+def _small_letters(cache: Path) -> tuple[Pool, Pool]:
+    learned, judged = letters(cache)
+    return _some(learned, FIRST, _small), _some(judged, FIRST, _small)
+
+
+def _blurred_letters(cache: Path) -> tuple[Pool, Pool]:
+    learned, judged = letters(cache)
+    return _some(learned, SECOND, _blurred), _some(judged, SECOND, _blurred)
+
+
+def _some(pool: Pool, which: str, change) -> Pool:
+    return {f"letter {c}": [change(picture) for picture in pool[f"letter {c}"]] for c in which}
+
+
+ALL = {"layers": "all", "budget": 35_389}
+
+TRIALS = Trials(
+    name="depth",
+    about=__doc__ or "",
+    rounds=(
+        {
+            "auto": {},
+            "upper half": {"adapter": {"layers": "upper-half"}},
+            "all layers": {"adapter": ALL},
+            "all layers, full step size at once": {"adapter": ALL, "training": {"warmup_ratio": 0.0}},
+            "upper half, full step size at once": {
+                "adapter": {"layers": "upper-half"}, "training": {"warmup_ratio": 0.0}
+            },
+        },
+    ),
+    shots=(4, 16),
+    seeds=(0, 1, 2),
+    base={"training": {"steps": 100}},
+    lowest={"adapter": {"layers": "all"}},
+    more_tasks={
+        "small letters": Task("letters, 8 pixels a side", 84, _small_letters),
+        "blurred letters": Task("letters, blurred", 84, _blurred_letters),
+    },
+)  # fmt: skip
+
+if __name__ == "__main__":
+    main(TRIALS)
