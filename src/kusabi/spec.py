@@ -77,7 +77,7 @@ class AdapterSpec(_Part):
     layers: str = Field(
         default=AUTO,
         description="upper-half, all, last-N, a list such as 4-7 or 0,2,5; or auto: the upper half, or all layers of a "
-        "vision tower where a class has one labelled picture or the pictures pull mostly from below (sparse_delta).",
+        "vision tower where the labelled pictures pull mostly from below (sparse_delta).",
     )
     beside: tuple[str, ...] = Field(
         default=(), description="Run or adapter folder whose entries are left to it; may be repeated."
@@ -193,9 +193,8 @@ class SafetySpec(_Part):
     stop_loss: float = Field(default=0.0, ge=0, description="Stop below this mean loss of one round; 0: never.")
     alpha: Literal["prior", "auto"] | _Share = Field(
         default="prior",
-        description="Final scale, 0 to 1, of values and classifier back to their start. prior: 1 where cross-fitted or "
-        "one label trains a sparse or low-rank kind, else n / (n + 4) at n shots; auto: by retraining on halves of the "
-        "support set.",
+        description="Final scale, 0 to 1, of values and classifier back to their start. prior: 1 where cross-fitted, "
+        "else n / (n + 4) at n shots; auto: by retraining on halves of the support set.",
     )
     head_alpha: Literal["auto"] | _Share = Field(
         default=1.0, description="Final scale, 0 to 1, of the classifier's way from the text; auto: as alpha."

@@ -5,7 +5,7 @@
   ``seed + d`` in ``adapt``; all other random choices stay those of ``seed``, so that draws differ in pictures alone.
 - A class with fewer pictures than shots gives what it has; the law counts the labels that there were. Shots that no
   class can give are refused.
-- The adapter sits at one place for the whole curve, also with one shot, where ``adapt`` would go to all layers.
+- The adapter sits at one place for the whole curve: that of the first draw of the most shots, where pictures choose it.
 - The frozen layers run once: over the views of all pictures that any draw needs, and over the pictures that judge.
 """
 

@@ -3,7 +3,7 @@
 The upper half is the better place where the model sees the pictures well and only tells the classes apart poorly. Where
 it has hardly seen the like (a few grey pixels, a blurred line), what has to change lies below, and the labelled ones
 say so: in one backward the upper half holds a small share of the gradient energy per weight. With one picture a class
-all layers are better, whatever the gradients say. Measured in ``benchmarks/depth.py`` and ``benchmarks/one_shot.py``.
+depth made no difference. Measured in ``benchmarks/depth.py`` and ``benchmarks/one_shot.py``.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from kusabi.training.views import encode_views
 
 SHARE = 0.25
 """Of the energy per weight: below it the upper half is not enough."""
-RULE = f"all layers where a class has one picture or the upper half holds less than {SHARE} of the gradient energy"
+RULE = f"all layers where the upper half holds less than {SHARE} of the gradient energy per weight"
 MOST = 40
 """Pictures that are differentiated; a few of every class say what all say."""
 
@@ -33,7 +33,7 @@ def open_depth(spec: AdaptSpec) -> bool:
 
 
 def goes_deep(setting: Setting, dataset: Dataset, support: Sequence[Example]) -> tuple[bool, float | None]:
-    """Whether the adapter sits in all layers, and the share of the pull that said so; none with one label a class.
+    """Whether the adapter sits in all layers, and the share of the pull that said so; no look with one label a class.
 
     Args:
         setting: What is asked; its plan is not looked at.
@@ -44,7 +44,7 @@ def goes_deep(setting: Setting, dataset: Dataset, support: Sequence[Example]) ->
         AdapterError: If gradients are not finite, or zero everywhere.
     """
     if setting.shots == 1:
-        return True, None
+        return False, None
     share = upper_share(setting, dataset, support)
     return share < SHARE, share
 

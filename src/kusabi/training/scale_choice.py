@@ -4,7 +4,6 @@ Accuracy on the pictures that were trained on always says: all of it. So the who
 the support pictures and judged on the other, both ways round. With one picture a class nothing can be held out, and the
 prior decides: ``n / (n + 4)`` at n shots. Values that learned against cross-fitted classifiers are kept whole
 (``cross_fit.py``): on the development tasks every smaller scale cost accuracy (``benchmarks/few_label_safety.py``).
-So are those of one label a class against class means, for most kinds.
 """
 
 import copy
@@ -27,7 +26,6 @@ ALPHAS = (0.0, 0.5, 1.0)
 HEAD_ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FOLDS = 2
 PRIOR = 4  # shots at which half of what was learned is kept
-WHOLE_AT_ONE = ("sparse_delta", "low_rank")  # kinds that lose nothing by it (``benchmarks/one_shot.py``)
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,8 @@ def choose_scales(setting: Setting, views: Views, progress: Callable[[int, int],
 
 def _prior(setting: Setting) -> float:
     """Values that learned against classifiers which had not seen the picture are kept whole."""
-    adapter, shots = setting.spec.adapter, setting.shots
-    crossed = setting.spec.safety.cross_fit > 1 and adapter.head != "text"
-    whole = crossed and (shots > 1 or adapter.kind in WHOLE_AT_ONE)
-    return 1.0 if whole else shots / (shots + PRIOR)
+    crossed = setting.spec.safety.cross_fit > 1 and setting.spec.adapter.head != "text" and setting.shots > 1
+    return 1.0 if crossed else setting.shots / (setting.shots + PRIOR)
 
 
 def _candidates(
