@@ -10,6 +10,9 @@ from kusabi.recipes.beside import adapters_beside
 from kusabi.recipes.question import open_backbone, use_device
 from kusabi.spec import AUTO, AdaptSpec
 from kusabi.training.birth import Birth, fresh_parts
+from kusabi.training.depth_choice import open_depth
+
+DEPTH_NOTE = "layers auto: as many entries may come to lie in all layers, after a look at the pictures; adapt tells"
 
 
 def planned(source: str, spec: AdaptSpec, *, device: str = "cpu") -> dict[str, Any]:
@@ -40,4 +43,5 @@ def planned(source: str, spec: AdaptSpec, *, device: str = "cpu") -> dict[str, A
         "backbone": described,
         "share_of_backbone": found["entries"] / described["parameters"],
         "classes": list(dataset.classes),
+        "notes": [DEPTH_NOTE] if open_depth(spec) else [],
     }

@@ -95,6 +95,8 @@ def plan(found: Mapping[str, Any]) -> None:
         f"{found['share_of_backbone']:.3%} of the model, about {found['bytes'] / 1000:.0f} kB; "
         f"classifier {found['head_entries']:,} entries beside it"
     )
+    for note in found["notes"]:
+        console.print(f"note: {note}")
 
 
 def curve(found: Mapping[str, Any], answers: Any, out: str) -> None:
