@@ -4,24 +4,10 @@ With one picture nothing can be left out, and values learn against class means t
 here is far ahead: the default keeps the upper half, which trains fastest, and the smaller scale, which risks least.
 """
 
-from benchmarks.trials import Settings, Trials, main
-from kusabi.adapters.presets import spec_fields
-from kusabi.spec_file import overlay
+from benchmarks.trials import Trials, main
 
 ALL = {"layers": "all"}
 PRIOR, WHOLE = {"alpha": 0.2}, {"alpha": 1.0}
-
-
-def _kind(preset: str) -> Settings:
-    """The same question for a kind that is not the default."""
-    return {
-        f"{preset}, {name}": overlay(spec_fields(preset), fields)
-        for name, fields in {
-            "upper half, alpha n / (n + 4)": {"safety": PRIOR},
-            "upper half, alpha 1": {"safety": WHOLE},
-            "all layers, alpha 1": {"adapter": ALL, "safety": WHOLE},
-        }.items()
-    }
 
 
 TRIALS = Trials(
@@ -35,7 +21,6 @@ TRIALS = Trials(
             "all layers, alpha n / (n + 4)": {"adapter": ALL, "safety": PRIOR},
             "upper half, alpha n / (n + 4)": {"safety": PRIOR},
         },
-        {name: fields for preset in ("lora", "sparse-adapter") for name, fields in _kind(preset).items()},
     ),
     shots=(1,),
     seeds=(0, 1, 2),
