@@ -39,8 +39,9 @@ def results(evaluation: Mapping[str, Any], out: str | None) -> None:
         spent = ", ".join(f"{one['stage']} {one['seconds']:.1f} s" for one in long)
         console.print(f"{whole:.1f} s: {spent}; at most {peak / 1e6:,.0f} MB of memory")
     if out:
-        size = evaluation["adapter"]["bytes"] / 1000
-        console.print(f"adapter: {out}/adapter ({evaluation['adapter']['entries']:,} entries, {size:.0f} kB)")
+        of = evaluation["adapter"]
+        where = f" in {of['placement']}" if "placement" in of else ""
+        console.print(f"adapter: {out}/adapter ({of['entries']:,} entries{where}, {of['bytes'] / 1000:.0f} kB)")
         console.print(f"page: kusabi report {out}")
 
 
