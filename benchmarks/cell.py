@@ -17,12 +17,12 @@ from kusabi.adapters.targets import plan
 from kusabi.backbones.prefix import carry, enter, finish
 from kusabi.backbones.preprocessing import pixels
 from kusabi.evaluation.peers import class_mean, linear_probe
-from kusabi.recipes.auto_placement import deepened
 from kusabi.recipes.question import Question, pose
 from kusabi.recipes.watch import silent
 from kusabi.spec import AdaptSpec
 from kusabi.training.depth_choice import goes_deep, open_depth
 from kusabi.training.learn import Learned, Setting
+from kusabi.training.placed import deepened
 from kusabi.training.texts import class_texts
 from kusabi.training.views import Views, blocks_of, carried, encode_views
 

@@ -120,6 +120,7 @@ def test_an_open_depth_is_settled_once_and_kept_with_the_run(tiles, tmp_path, mo
     folder = str(tiles(train=3, test=4))
     spec = build(QUICK | {"adapter": {"budget": 300}})
     weights = {}
+    monkeypatch.setattr(depth_choice, "FEWEST", 2)
     for name, share in (("deep", 0.2), ("upper", 0.3)):
         monkeypatch.setattr(depth_choice, "upper_share", lambda *_, share=share: share)
         evaluation = adapt(folder, spec, tmp_path / name)

@@ -3,9 +3,9 @@ import pytest
 from kusabi.adapters.placement import write_placement
 from kusabi.adapters.targets import everything, plan
 from kusabi.backbones.dual_encoder import load_backbone
-from kusabi.recipes.auto_placement import placed
 from kusabi.recipes.placements import FAMILIES, trials_of
 from kusabi.spec_file import build
+from kusabi.training.placed import placed
 
 
 @pytest.fixture(scope="module")

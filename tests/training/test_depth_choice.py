@@ -38,6 +38,7 @@ def test_the_share_is_that_of_the_upper_half_in_the_energy_per_weight(backbone, 
 
 
 def test_it_goes_to_all_layers_below_a_quarter(backbone, dataset, monkeypatch):
+    monkeypatch.setattr(depth_choice, "FEWEST", 3)
     for top, deep in ((2.9, True), (3.1, False)):
         energies = {("vision", layer): energy for layer, energy in enumerate((9.0, top / 2, top / 2))}
         monkeypatch.setattr(depth_choice, "layer_energies", lambda found, energies=energies: energies)
@@ -46,8 +47,13 @@ def test_it_goes_to_all_layers_below_a_quarter(backbone, dataset, monkeypatch):
         assert share == pytest.approx(top / (9 + top))
 
 
-def test_with_one_label_a_class_it_stays_in_the_upper_half_without_a_look(backbone, dataset, monkeypatch):
+def test_with_one_label_a_class_or_few_classes_it_stays_in_the_upper_half_without_a_look(
+    backbone, dataset, monkeypatch
+):
     monkeypatch.setattr(depth_choice, "upper_share", lambda *_: pytest.fail("looked"))
+    assert goes_deep(setting_of(backbone, shots=1), dataset, dataset.train) == (False, None)
+    assert goes_deep(setting_of(backbone), dataset, dataset.train) == (False, None)
+    monkeypatch.setattr(depth_choice, "FEWEST", 3)
     assert goes_deep(setting_of(backbone, shots=1), dataset, dataset.train) == (False, None)
 
 

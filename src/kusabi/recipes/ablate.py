@@ -18,7 +18,6 @@ from kusabi.errors import RunError, SpecError
 from kusabi.evaluation.stored import ABLATION, read_ablation
 from kusabi.files import write_bytes
 from kusabi.recipes.ablation_record import placement_file, record
-from kusabi.recipes.auto_placement import at
 from kusabi.recipes.beside import refuse_beside
 from kusabi.recipes.environment import environment
 from kusabi.recipes.placements import FAMILIES, Trials, trials_of
@@ -29,6 +28,7 @@ from kusabi.recipes.watch import Watch, silent, stage
 from kusabi.spec import AUTO, AdaptSpec
 from kusabi.spec_file import PLACEMENT
 from kusabi.training.learn import Setting
+from kusabi.training.placed import at
 from kusabi.training.placement_choice import choose_placement, pulls
 from kusabi.training.texts import class_texts
 from kusabi.training.views import encode_views

@@ -6,16 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kusabi.adapters.placement import Piece
-from kusabi.adapters.targets import plan
 from kusabi.data.dataset import Dataset, Example
 from kusabi.errors import CheckpointError
 from kusabi.recipes.run_folder import write_json
 from kusabi.recipes.watch import Watch, once, stage
-from kusabi.spec import AUTO, AdaptSpec
+from kusabi.spec import AUTO
 from kusabi.training.depth_choice import RULE as DEPTH_RULE
 from kusabi.training.depth_choice import goes_deep, open_depth
 from kusabi.training.learn import Setting
+from kusabi.training.placed import at, deepened
 from kusabi.training.placement_choice import RULE, choose_placement, pulls
 from kusabi.training.views import encode_views
 
@@ -55,7 +54,7 @@ def _deep(setting: Setting, dataset: Dataset, support: Sequence[Example], watch:
     """All layers, or the plan as it is; of as many entries."""
     deep, share = goes_deep(setting, dataset, support)
     return {
-        "placement": _everywhere(setting.spec) if deep else None,
+        "placement": deepened(setting).spec.adapter.placement if deep else None,
         "budget": setting.plan.entries,
         "rule": DEPTH_RULE,
         "upper_share": share,
@@ -78,30 +77,6 @@ def _pulled(setting: Setting, dataset: Dataset, support: Sequence[Example], watc
         "rule": RULE,
         "energies": [pull.to_json() for pull in measured],
     }
-
-
-def deepened(setting: Setting) -> Setting:
-    """The same setting in all layers of its tower, with as many entries."""
-    return at(setting, _everywhere(setting.spec), setting.plan.entries)
-
-
-def _everywhere(spec: AdaptSpec) -> str:
-    return str(Piece(spec.adapter.tower, "all", spec.adapter.projections))
-
-
-def at(setting: Setting, placement: str, budget: int) -> Setting:
-    """The same setting with the adapter elsewhere, at a budget."""
-    spec = placed(setting.spec, placement, budget)
-    backbone = setting.backbone
-    return replace(setting, spec=spec, plan=plan(backbone.module, backbone.blocks, spec.adapter))
-
-
-def placed(spec: AdaptSpec, placement: str, budget: int) -> AdaptSpec:
-    """The spec with a placement instead of tower, layers and projections, and a budget instead of a density."""
-    default = type(spec.adapter)()
-    fields = {key: getattr(default, key) for key in ("tower", "layers", "projections")}
-    adapter = spec.adapter.model_copy(update={**fields, "placement": placement, "budget": budget})
-    return spec.model_copy(update={"adapter": adapter})
 
 
 def _chosen_before(run: Path) -> dict[str, Any] | None:

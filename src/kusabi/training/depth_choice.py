@@ -2,8 +2,9 @@
 
 The upper half is the better place where the model sees the pictures well and only tells the classes apart poorly. Where
 it has hardly seen the like (a few grey pixels, a blurred line), what has to change lies below, and the labelled ones
-say so: in one backward the upper half holds a small share of the gradient energy per weight. With one picture a class
-depth made no difference. Measured in ``benchmarks/depth.py`` and ``benchmarks/one_shot.py``.
+say so: in one backward the upper half holds a small share of the gradient energy per weight. With three classes, or one
+picture of each, the lower half gained nothing that could be told from chance.
+Measured in ``benchmarks/depth.py`` and ``benchmarks/one_shot.py``.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,9 @@ from kusabi.training.views import encode_views
 
 SHARE = 0.25
 """Of the energy per weight: below it the upper half is not enough."""
-RULE = f"all layers where the upper half holds less than {SHARE} of the gradient energy per weight"
+FEWEST = 5
+"""Classes from which on a look is taken."""
+RULE = f"all layers where, of {FEWEST} classes or more, the upper half holds less than {SHARE} of the gradient energy"
 MOST = 40
 """Pictures that are differentiated; a few of every class say what all say."""
 
@@ -33,7 +36,7 @@ def open_depth(spec: AdaptSpec) -> bool:
 
 
 def goes_deep(setting: Setting, dataset: Dataset, support: Sequence[Example]) -> tuple[bool, float | None]:
-    """Whether the adapter sits in all layers, and the share of the pull that said so; no look with one label a class.
+    """Whether the adapter sits in all layers, and the share of the pull that said so; None where none was asked for.
 
     Args:
         setting: What is asked; its plan is not looked at.
@@ -43,7 +46,7 @@ def goes_deep(setting: Setting, dataset: Dataset, support: Sequence[Example]) ->
     Raises:
         AdapterError: If gradients are not finite, or zero everywhere.
     """
-    if setting.shots == 1:
+    if setting.shots == 1 or len(setting.prompts) < FEWEST:
         return False, None
     share = upper_share(setting, dataset, support)
     return share < SHARE, share
