@@ -194,7 +194,8 @@ class SafetySpec(_Part):
     alpha: Literal["prior", "auto"] | _Share = Field(
         default="prior",
         description="Final scale, 0 to 1, of values and classifier back to their start. prior: 1 where cross-fitted, "
-        "else n / (n + 4) at n shots; auto: by retraining on halves of the support set.",
+        "else n / (n + 4) at n shots, or at one label a class that is cross-fitted, with n pictures that the names are "
+        "worth; auto: by retraining on halves of the support set.",
     )
     head_alpha: Literal["auto"] | _Share = Field(
         default=1.0, description="Final scale, 0 to 1, of the classifier's way from the text; auto: as alpha."

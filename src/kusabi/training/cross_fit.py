@@ -26,7 +26,8 @@ SHARPNESS = 0.5
 class CrossFit:
     """``means[fold[row]]`` answer row ``row`` of the views.
 
-    ``means`` ``(K + 1, C, D)`` are unit rows, zero where a class has no picture; those of fold 0 are of all pictures.
+    ``means`` ``(K + 1, C, D)`` are unit rows, zero where a class has no picture. Fold 0, of classes with one picture
+    alone, has none: the texts have not seen it.
     ``text`` ``(C, D)`` are the frozen texts, ``share`` is that of the means in the blend, ``scale`` is the inverse
     temperature, ``fold`` ``(n * v,)``.
     """
@@ -62,7 +63,7 @@ def cross_fit(
     """
     fold = picture_folds(labels, pictures, folds)
     sides = [fold != number for number in range(int(fold.max()) + 1)]
-    sides[0] = np.ones_like(fold, dtype=bool)
+    sides[0] = np.zeros_like(fold, dtype=bool)
     means = np.stack([class_means(features[inside], labels[inside], len(text)) for inside in sides])
     return CrossFit(
         means=torch.from_numpy(means).float().to(text.device),

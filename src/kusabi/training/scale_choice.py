@@ -4,6 +4,7 @@ Accuracy on the pictures that were trained on always says: all of it. So the who
 the support pictures and judged on the other, both ways round. With one picture a class nothing can be held out, and the
 prior decides: ``n / (n + 4)`` at n shots. Values that learned against cross-fitted classifiers are kept whole
 (``cross_fit.py``): on the development tasks every smaller scale cost accuracy (``benchmarks/few_label_safety.py``).
+With one picture a class they learned against the texts, and ``n`` is the pictures that these are worth.
 """
 
 import copy
@@ -18,7 +19,8 @@ from torch.nn import functional as F
 
 from kusabi.adapters.attach import attached
 from kusabi.training.cross_fit import picture_folds
-from kusabi.training.learn import Learned, Setting, learn, rescale
+from kusabi.training.head import text_pictures
+from kusabi.training.learn import Learned, Setting, arrays_of, learn, rescale
 from kusabi.training.texts import class_texts
 from kusabi.training.views import Views, adapted_features
 
@@ -45,7 +47,7 @@ def choose_scales(setting: Setting, views: Views, progress: Callable[[int, int],
         views: The support set.
         progress: Told (done, total) trainings.
     """
-    safety, prior = setting.spec.safety, _prior(setting)
+    safety, prior = setting.spec.safety, _prior(setting, views)
     folds = halves(views) if "auto" in (safety.alpha, safety.head_alpha) else None
     alphas, head_alphas = _candidates(safety.alpha, prior, ALPHAS), _candidates(safety.head_alpha, 1.0, HEAD_ALPHAS)
     if setting.spec.adapter.head == "text":
@@ -65,10 +67,14 @@ def choose_scales(setting: Setting, views: Views, progress: Callable[[int, int],
     return Scales(*best, {pair: loss / (int(views.pictures.max()) + 1) for pair, loss in losses.items()})
 
 
-def _prior(setting: Setting) -> float:
-    """Values that learned against classifiers which had not seen the picture are kept whole."""
-    crossed = setting.spec.safety.cross_fit > 1 and setting.spec.adapter.head != "text" and setting.shots > 1
-    return 1.0 if crossed else setting.shots / (setting.shots + PRIOR)
+def _prior(setting: Setting, views: Views) -> float:
+    """Values that learned against class means which had not seen the picture are kept whole."""
+    crossed = setting.spec.safety.cross_fit > 1 and setting.spec.adapter.head != "text"
+    if crossed and setting.shots > 1:
+        return 1.0
+    text = setting.text.double().cpu().numpy()
+    worth = text_pictures(*arrays_of(views), text) if crossed else setting.shots
+    return worth / (worth + PRIOR)
 
 
 def _candidates(
