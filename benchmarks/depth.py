@@ -67,9 +67,6 @@ TRIALS = Trials(
             "upper half": {"adapter": {"layers": "upper-half"}},
             "all layers": {"adapter": ALL},
             "all layers, full step size at once": {"adapter": ALL, "training": {"warmup_ratio": 0.0}},
-            "upper half, full step size at once": {
-                "adapter": {"layers": "upper-half"}, "training": {"warmup_ratio": 0.0}
-            },
         },
     ),
     shots=(4, 16),

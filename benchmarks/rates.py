@@ -19,7 +19,7 @@ TRIALS = Trials(
             "default": {},
             **{
                 f"{rate:g}, {'risen to' if warm else 'at once'}": _rate(rate, warm)
-                for rate in (2e-3, 4e-3, 6e-3)
+                for rate in (2e-3, 4e-3)
                 for warm in (0.1, 0.0)
             },
         },
