@@ -15,10 +15,10 @@ TRIALS = Trials(
     about=__doc__ or "",
     rounds=(
         {
-            "default": {},
-            "alpha 1": {"safety": WHOLE},
-            "alpha 0.2": {"safety": PRIOR},
             "all layers": {"adapter": ALL},
+            "upper half": {},
+            "upper half, alpha 1": {"safety": WHOLE},
+            "upper half, alpha 0.2": {"safety": PRIOR},
         },
     ),
     shots=(1,),

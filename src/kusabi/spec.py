@@ -77,7 +77,8 @@ class AdapterSpec(_Part):
     layers: str = Field(
         default=AUTO,
         description="upper-half, all, last-N, a list such as 4-7 or 0,2,5; or auto: the upper half, or all layers of a "
-        "vision tower where the labelled pictures pull mostly from below (sparse_delta, 5 classes or more).",
+        "vision tower where the labelled pictures pull mostly from below, or are one a class (sparse_delta, "
+        "5 classes or more).",
     )
     beside: tuple[str, ...] = Field(
         default=(), description="Run or adapter folder whose entries are left to it; may be repeated."

@@ -2,8 +2,8 @@
 
 The upper half is the better place where the model sees the pictures well and only tells the classes apart poorly. Where
 it has hardly seen the like (a few grey pixels, a blurred line), what has to change lies below, and the labelled ones
-say so: in one backward the upper half holds a small share of the gradient energy per weight. With three classes, or one
-picture of each, the lower half gained nothing that could be told from chance.
+say so: in one backward the upper half holds a small share of the gradient energy per weight. With three classes the
+lower half gained nothing that could be told from chance; with one picture a class it did without a look.
 Measured in ``benchmarks/depth.py`` and ``benchmarks/one_shot.py``.
 """
 
@@ -23,7 +23,10 @@ SHARE = 0.25
 """Of the energy per weight: below it the upper half is not enough."""
 FEWEST = 5
 """Classes from which on a look is taken."""
-RULE = f"all layers where, of {FEWEST} classes or more, the upper half holds less than {SHARE} of the gradient energy"
+RULE = (
+    f"all layers where, of {FEWEST} classes or more, each has one picture or the upper half holds less than {SHARE} of the "
+    "gradient energy"
+)
 MOST = 40
 """Pictures that are differentiated; a few of every class say what all say."""
 
@@ -36,7 +39,7 @@ def open_depth(spec: AdaptSpec) -> bool:
 
 
 def goes_deep(setting: Setting, dataset: Dataset, support: Sequence[Example]) -> tuple[bool, float | None]:
-    """Whether the adapter sits in all layers, and the share of the pull that said so; None where none was asked for.
+    """Whether the adapter sits in all layers, and the share of the pull that said so; None where no look was taken.
 
     Args:
         setting: What is asked; its plan is not looked at.
@@ -47,7 +50,7 @@ def goes_deep(setting: Setting, dataset: Dataset, support: Sequence[Example]) ->
         AdapterError: If gradients are not finite, or zero everywhere.
     """
     if setting.shots == 1 or len(setting.prompts) < FEWEST:
-        return False, None
+        return len(setting.prompts) >= FEWEST, None
     share = upper_share(setting, dataset, support)
     return share < SHARE, share
 
