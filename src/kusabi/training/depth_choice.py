@@ -24,8 +24,8 @@ SHARE = 0.25
 FEWEST = 5
 """Classes from which on a look is taken."""
 RULE = (
-    f"all layers where, of {FEWEST} classes or more, each has one picture or the upper half holds less than {SHARE} of the "
-    "gradient energy"
+    f"all layers where, of {FEWEST} classes or more, each has one picture or the upper half holds less than {SHARE} of "
+    "the gradient energy"
 )
 MOST = 40
 """Pictures that are differentiated; a few of every class say what all say."""
