@@ -1,7 +1,7 @@
 """The peak step size of a sparse delta's values, and whether it is risen to, on the two development tasks.
 
-With 40 labelled pictures (fashion, 4) small steps do, with 100 and more larger ones are ahead; and rising to them costs
-nothing where they are safe. ``benchmarks/depth.py`` shows where they are not.
+With 40 labelled pictures (fashion, 4) small steps do as well and risk less; with 100 and more larger ones are level or
+ahead. Rising to them costs nothing where they are safe. ``benchmarks/depth.py`` shows where they are not.
 """
 
 from benchmarks.trials import Trials, main

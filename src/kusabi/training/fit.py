@@ -240,7 +240,7 @@ def _starting_logits(state: FitState, views: Views, against: CrossFit | None) ->
 def peak_rate(kind: str, spec: TrainingSpec, pictures: int) -> float:
     """Peak step size of the values of a part.
 
-    A short training has no time to come back from large steps, and few pictures are seen too often for them
+    A short training has no time to come back from large steps, and few pictures need none
     (``benchmarks/rates.py``).
 
     Args:
