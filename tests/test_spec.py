@@ -94,6 +94,7 @@ FIELDS = {
         "batch_size": st.integers(1, 65_536),
         "learning_rate": st.none() | SMALL,
         "head_learning_rate": SMALL,
+        "warmup_ratio": st.floats(0, 1),
         "value_decay": st.floats(0, 1e300),
         "precision": st.sampled_from(["auto", "bfloat16", "float32"]),
         "checkpoint_every": st.integers(1, 10**9),
@@ -172,6 +173,7 @@ def test_all_mistakes_are_told_with_their_paths_and_the_known_keys(tmp_path, fie
         ("adapter", "kind", ["sparse_delta", "low_rank"], ["lora"]),
         ("training", "steps", [1, 1_000_000], [0, 1_000_001]),
         ("training", "learning_rate", [1e-12, 10], [0, 10.1, float("inf"), float("nan")]),
+        ("training", "warmup_ratio", [0, 1], [-0.1, 1.1, float("nan")]),
         ("training", "value_decay", [0, 1e9], [-1e-9, float("inf"), float("nan")]),
     ],
 )
