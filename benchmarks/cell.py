@@ -49,17 +49,17 @@ class Cell:
 
     def setting(self, spec: AdaptSpec) -> Setting:
         """What a training of this cell needs, for a spec that differs in adapter and training alone."""
-        found = _setting(self.question, self.text, spec)
-        found = deepened(found) if self.deep and open_depth(spec) else found
+        found = self._settled(spec)
         assert found.plan.first_layer == {"vision": self.query.layer}, "a cell is carried to where a spec begins"
         return found
 
     def first_layer(self, spec: AdaptSpec) -> int:
         """Where the adapter of a spec begins."""
-        backbone = self.question.backbone
-        if self.deep and open_depth(spec):
-            return 0
-        return plan(backbone.module, backbone.blocks, spec.adapter).first_layer["vision"]
+        return self._settled(spec).plan.first_layer["vision"]
+
+    def _settled(self, spec: AdaptSpec) -> Setting:
+        found = _setting(self.question, self.text, spec)
+        return deepened(found) if self.deep and open_depth(spec) else found
 
     @torch.no_grad()
     def carried(self, layer: int, query: QuerySide | None = None) -> "Cell":
