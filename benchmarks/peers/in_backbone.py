@@ -1,7 +1,8 @@
 """What all methods that train inside the backbone share: a copy to train in, the classifier, the descent, the answers.
 
 They train a copy, so that the backbone itself is bitwise the same afterwards, whatever happens. Forwards see whole
-pictures: most of these methods train down to the first layer, where no prefix is left to cache.
+pictures: most of these methods train down to the first layer, where no prefix is left to cache. Precision and attention
+are those of our own training: in half precision on a CPU, torch's fused attention would cost them half as much again.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from kusabi.adapters.prototypes import Prototypes
 from kusabi.backbones.backbone import Backbone
 from kusabi.errors import BackboneError
 from kusabi.training.head import Head, fit_head
-from kusabi.training.precision import autocast
+from kusabi.training.precision import cast
 from kusabi.training.texts import class_texts
 
 HeadKind = Literal["text", "prototypes"]
@@ -83,11 +84,11 @@ def tuned(
         groups = [Group(trained.parameters, SETTINGS[name])]
         if fitted is not None:
             groups.append(Group(list(prototypes.parameters()), SETTINGS["prototypes"]))
-        labels, device = material.views.labels, str(own.device)
+        labels = material.views.labels
 
         def loss_of(rows: Tensor) -> Tensor:
             pixels = material.view_pixels.batch(rows.tolist()).to(own.device)
-            with autocast(material.precision, device):
+            with cast(own, material.precision):
                 images, text = own.embed_images(pixels), class_texts(own, material.prompts)
             return F.cross_entropy(prototypes(images, text), labels[rows])
 
