@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import adaptation, curves, embedded, floors, loading, memory, steps, swap
+from benchmarks.speed import adaptation, curves, embedded, floors, loading, many, memory, steps, swap
 from benchmarks.speed.conditions import Conditions
 from benchmarks.speed.environment import environment
 from benchmarks.speed.record import Record
@@ -53,8 +53,9 @@ MEASURES: dict[str, Callable[[Conditions], list[Record]]] = {
     "methods": steps.every_method,
     "large": large,
     "curves": curves.curves,
+    "many": many.many,
 }
-SLOW = ("methods", "large", "curves", "confirmed", "floors")
+SLOW = ("methods", "large", "curves", "confirmed", "floors", "many")
 
 
 def main(words: Sequence[str] | None = None) -> None:

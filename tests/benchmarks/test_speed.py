@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks.speed import __main__ as program
-from benchmarks.speed import adaptation, embedded, floors, loading, memory_case, steps, swap
+from benchmarks.speed import adaptation, embedded, floors, loading, many, memory_case, steps, swap
 from benchmarks.speed.bounds import BOUNDS, Bound
 from benchmarks.speed.clock import alternated
 from benchmarks.speed.conditions import Conditions
@@ -87,6 +87,22 @@ def test_swaps_loads_and_bytes_are_told_with_both_sides(conditions):
     for record in (*swap.swap(conditions), *loading.loading(conditions), *loading.stored(conditions)):
         assert record.value is not None and record.value > 0 and record.ours and record.peer
         json.dumps(record.to_json())
+
+
+def test_all_ways_of_running_many_adapters_compute_the_same(monkeypatch, conditions):
+    backbone = Conditions("mini", quick=True, cache=conditions.cache, input_size=84).load()
+    upper = many.Upper(backbone)
+    states = torch.randn(2, 3, 37, 384, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    ways = many.sides(upper, 2)
+    assert set(ways) == {"in turn", "stacked", "shared"}
+    outputs = {name: way(states) for name, way in ways.items()}
+    gradients = {name: torch.autograd.grad(of[:, :, 0].sum(), states)[0] for name, of in outputs.items()}
+    for found in (outputs, gradients):
+        for name in ("stacked", "shared"):
+            torch.testing.assert_close(found[name], found["in turn"], rtol=1e-3, atol=1e-4)
+    monkeypatch.setattr(many, "AT_ONCE", (2,))
+    (record,) = many.many(Conditions("tiny", quick=True, cache=conditions.cache, batch=2))
+    assert record.value == pytest.approx(record.peer["median"] / record.ours["median"])
 
 
 def test_a_peak_of_memory_counts_what_was_held_at_once():
