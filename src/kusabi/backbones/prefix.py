@@ -96,7 +96,23 @@ def _cut(backbone: Backbone, states: Tensor, layer: int) -> Iterator[None]:
         stack.callback(block.register_forward_pre_hook(replace, with_kwargs=True).remove)
         stack.callback(setattr, owner, name, blocks)
         setattr(owner, name, blocks[layer:])
+        if (embeddings := _embeddings(backbone, path)) is not None and states.dim() == 3:
+            stack.callback(vars(embeddings).pop, "forward", None)
+            embeddings.forward = lambda *_, **__: _one_token(backbone, states)
         yield
+
+
+def _embeddings(backbone: Backbone, path: str) -> Any:
+    """What turns pixels into tokens, beside the blocks at ``path`` or one level up; None where tokens are counted."""
+    if backbone.input_sizes.resizing == "patches":
+        return None
+    owners = (backbone.module.get_submodule(at) for at in (path, path.rpartition(".")[0]) if at)
+    return next((owner.embeddings for owner in owners if hasattr(owner, "embeddings")), None)
+
+
+def _one_token(backbone: Backbone, states: Tensor) -> Tensor:
+    """What stands in for embeddings that nobody reads: convolution and positions would take their time."""
+    return torch.zeros(len(states), 1, states.shape[-1], device=backbone.device, dtype=backbone.dtype)
 
 
 def _block(backbone: Backbone, layer: int) -> nn.Module:
