@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kusabi.adapters.entry_training import FEW, MOST, TOKENS, entry_copy, plain_layers
+from kusabi.adapters.entry_training import FEW, MOST, TOKENS, _tokens_last, entry_copy, plain_layers
 from kusabi.adapters.merged_training import working_copy
 from kusabi.adapters.part import gradient_of
 from kusabi.adapters.sparse_delta import SparseDelta
@@ -69,6 +69,23 @@ def test_outputs_are_bitwise_those_of_dense_training_and_gradients_are_but_for_r
     assert torch.equal(found[0][0], found[1][0])
     close = {torch.float32: 1e-6, torch.bfloat16: 1e-2}[dtype]
     torch.testing.assert_close(found[0][1], found[1][1], rtol=0, atol=close * float(found[0][1].abs().max()))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("features", [1, 2, 7, 24])
+@pytest.mark.parametrize(
+    "cut", [lambda x: x, lambda x: x[1:], lambda x: x[:, 1:], lambda x: x.t(), lambda x: x[:1].expand(5, -1)]
+)
+def test_turning_a_side_changes_no_bit(features, cut, threads):
+    bits = torch.randint(-(2**15), 2**15, (7, features), dtype=torch.int16, generator=torch.Generator().manual_seed(0))
+    side, before = cut(bits.view(torch.bfloat16)), torch.get_num_threads()  # infinities, NaNs and denormals among them
+    try:
+        torch.set_num_threads(threads)
+        turned = _tokens_last(side, None)
+    finally:
+        torch.set_num_threads(before)
+    assert turned.dtype == torch.float32 and turned.shape == side.t().shape
+    assert torch.equal(turned.bfloat16().view(torch.int16), side.t().contiguous().view(torch.int16))
 
 
 @pytest.mark.parametrize("tall", [1.0, 0.05])

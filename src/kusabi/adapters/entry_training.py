@@ -6,6 +6,7 @@ no other type, else one copy, in which only entries are ever written. Forward pa
 ``merged_training``; gradients differ by rounding, since entries are summed in fp32.
 """
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,6 +24,7 @@ from kusabi.adapters.sparse_delta import SparseDelta
 
 TOKENS = 640  # rows that are multiplied at a time: their transposes stay in a core's own cache
 MOST = 0.02  # trained share of a weight above which its dense gradient is quicker
+LITTLE = sys.byteorder == "little"  # the first feature of a pair is in the lower bits
 FEW = 0.55  # share of a side that holds all entries, below which picking its features beats a transpose of them all
 
 
@@ -122,8 +124,27 @@ def _few(side: Tensor, size: int) -> tuple[Tensor | None, Tensor]:
 
 
 def _tokens_last(side: Tensor, few: Tensor | None) -> Tensor:
-    """``(tokens, features)`` the other way round. Tiles are moved where a transpose keeps its type: it comes first."""
-    return (side.t().contiguous() if few is None else side.t().index_select(0, few)).float()
+    """``(tokens, features)`` the other way round, in fp32. Tiles are moved where a transpose keeps its type."""
+    if few is not None:
+        return side.t().index_select(0, few).float()
+    return _pairs_last(side) if _paired(side) else side.t().contiguous().float()
+
+
+def _paired(side: Tensor) -> bool:
+    """Whether two features in a row can be read as one number of 32 bits."""
+    steps = (side.shape[1], side.stride(0), side.storage_offset())
+    return side.dtype == torch.bfloat16 and LITTLE and side.stride(1) == 1 and not any(step % 2 for step in steps)
+
+
+def _pairs_last(side: Tensor) -> Tensor:
+    """Half as many moves: pairs of features change places, then bf16 becomes fp32 by 16 bits of zeros behind it."""
+    pairs = side.view(torch.int32).t()
+    # A copy that transposes runs on one core, a selection of everything on all.
+    moved = pairs.contiguous() if torch.get_num_threads() == 1 else pairs.index_select(0, torch.arange(len(pairs)))
+    found = torch.empty(len(pairs), 2, len(side), dtype=torch.int32)
+    torch.bitwise_left_shift(moved, 16, out=found[:, 0])
+    torch.bitwise_and(moved, -(2**16), out=found[:, 1])
+    return found.view(torch.float32).flatten(0, 1)
 
 
 class _EntryLinear(torch.autograd.Function):
