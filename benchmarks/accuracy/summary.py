@@ -29,17 +29,20 @@ def headline(tasks: Sequence[str]) -> list[str]:
     return [task for task in tasks if task not in DEVELOPMENT]
 
 
-def cell_mean(lines: Mapping[Key, Mapping[str, Any]], task: str, shots: int, seeds: Sequence[int]) -> float | None:
-    """Mean accuracy over seeds; None where one was not measured."""
+def cell_mean(
+    lines: Mapping[Key, Mapping[str, Any]], task: str, shots: int, seeds: Sequence[int], what: str = "accuracy"
+) -> float | None:
+    """Mean of a field over seeds; None where one was not measured."""
     found = [lines.get((task, shots, seed)) for seed in seeds]
-    return None if None in found else float(np.mean([line["accuracy"] for line in found if line]))
+    return None if None in found else float(np.mean([line[what] for line in found if line]))
 
 
 def mean_over(
-    lines: Mapping[Key, Mapping[str, Any]], tasks: Sequence[str], shots: int, seeds: Sequence[int]
-) -> float | None:
-    """Mean accuracy over tasks; None where one is missing."""
-    means = [cell_mean(lines, task, shots, seeds) for task in tasks]
+    lines: Mapping[Key, Mapping[str, Any]], tasks: Sequence[str], shots: int, seeds: Sequence[int],
+    what: str = "accuracy",
+) -> float | None:  # fmt: skip
+    """Mean of a field over tasks; None where one is missing."""
+    means = [cell_mean(lines, task, shots, seeds, what) for task in tasks]
     return None if not means or None in means else float(np.mean([mean for mean in means if mean is not None]))
 
 

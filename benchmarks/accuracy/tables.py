@@ -1,7 +1,8 @@
 """Tables and plots of the results: ``python -m benchmarks.accuracy.tables`` writes them beside the JSON lines."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,11 +66,15 @@ def page(lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequen
             "# Accuracy beside the peers",
             f"{done:,} of {whole:,} runs are in, of tasks {', '.join(tasks)} and seeds {', '.join(map(str, seeds))}. A "
             "dash stands where runs are missing; means are over all these seeds and all tasks of their column, or are "
-            "not given.",
+            f"not given. {_processors(lines, tasks, seeds)}",
             "## Mean per shots",
             f"Headline tasks: {', '.join(judged)}. Defaults, ours and theirs, were chosen on "
             f"{', '.join(task for task in tasks if task in DEVELOPMENT)}: apart.",
             _means(lines, tasks, shots, seeds),
+            "## Are the probabilities worth anything",
+            "Log-loss in nats, the mean over query pictures of minus the logarithm of what the right class was given: "
+            "lower is better, and being sure of a wrong answer costs most. No default was chosen by it.",
+            _log_losses(lines, tasks, shots, seeds),
             "## Ours against the best peer",
             "The best peer of each column is named with hindsight, in its favour. Points, with 95 % intervals.",
             _differences(lines, tasks, shots, seeds),
@@ -87,6 +92,17 @@ def page(lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequen
     )  # fmt: skip
 
 
+def _processors(lines: Lines, tasks: Sequence[str], seeds: Sequence[int]) -> str:
+    """Last bits, and now and then an answer, depend on the processor."""
+    ran = Counter(
+        line["processor"]
+        for of in lines.values()
+        for (task, _, seed), line in of.items()
+        if task in tasks and seed in seeds
+    )
+    return f"Runs by processor: {', '.join(f'{name} {count:,}' for name, count in ran.most_common())}."
+
+
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = "| --- |" + " ---: |" * (len(head) - 1)
     return "\n".join([f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)])
@@ -96,28 +112,43 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
-def _ranked(lines: Lines, values: dict[str, list[float | None]]) -> list[list[str]]:
-    """Rows, best first by the mean of what is there; rows with gaps after whole ones."""
+def _ranked(
+    values: Mapping[str, Sequence[float | None]], shown: Callable[[float | None], str] = _percent, sign: int = -1
+) -> list[list[str]]:
+    """Rows, best first by the mean of what is there (the lowest with ``sign`` 1); rows with gaps after whole ones."""
 
     def place(method: str) -> tuple[int, float]:
         there = [value for value in values[method] if value is not None]
-        return (len(values[method]) - len(there), -float(np.mean(there)) if there else 0.0)
+        return (len(values[method]) - len(there), sign * float(np.mean(there)) if there else 0.0)
 
     return [
-        [f"**{TITLES[method]}**" if method in OURS else TITLES[method], *map(_percent, values[method])]
+        [f"**{TITLES[method]}**" if method in OURS else TITLES[method], *map(shown, values[method])]
         for method in sorted(values, key=place)
         if any(value is not None for value in values[method])
     ]  # fmt: skip
 
 
 def _means(lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int]) -> str:
+    head, values = _by_group(lines, tasks, shots, seeds, "accuracy")
+    return _table(head, _ranked(values))
+
+
+def _log_losses(lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int]) -> str:
+    head, values = _by_group(lines, tasks, shots, seeds, "log_loss")
+    return _table(head, _ranked(values, lambda value: "–" if value is None else f"{value:.2f}", 1))
+
+
+def _by_group(
+    lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int], what: str
+) -> tuple[list[str], dict[str, list[float | None]]]:
+    """Head and values: means over the headline and the development tasks, number of shots by number of shots."""
     groups = {"headline": headline(tasks), "development": [task for task in tasks if task in DEVELOPMENT]}
     head = ["method", *(f"{name}, {n} shots" for name in groups for n in shots)]
     values = {
-        method: [mean_over(of, group, n, seeds) for group in groups.values() for n in shots]
+        method: [mean_over(of, group, n, seeds, what) for group in groups.values() for n in shots]
         for method, of in lines.items()
     }
-    return _table(head, _ranked(lines, values))
+    return head, values
 
 
 def _differences(lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int]) -> str:
@@ -140,7 +171,7 @@ def _difference(lines: Lines, tasks: Sequence[str], shots: int, seeds: Sequence[
 
 def _of_task(lines: Lines, task: str, shots: Sequence[int], seeds: Sequence[int]) -> str:
     values = {method: [cell_mean(of, task, n, seeds) for n in shots] for method, of in lines.items()}
-    return _table(["method", *(f"{n} shots" for n in shots)], _ranked(lines, values))
+    return _table(["method", *(f"{n} shots" for n in shots)], _ranked(values))
 
 
 def _costs(lines: Lines, places: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> str:

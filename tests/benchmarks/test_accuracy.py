@@ -95,7 +95,7 @@ def line(method, task, shots, seed, answers):
     chances = np.zeros((len(answers), 2))
     chances[np.arange(len(answers)), (~np.array(answers)).astype(int)] = 1.0
     found = measured(Answers(chances, 10, 40, 1.0), np.zeros(len(answers), dtype=np.int64))
-    return {"method": method, "task": task, "shots": shots, "seed": seed, **found}
+    return {"method": method, "task": task, "shots": shots, "seed": seed, "processor": "one", **found}
 
 
 @pytest.fixture
@@ -132,6 +132,12 @@ def test_a_difference_is_that_of_the_paired_comparison(lines):
 def test_the_page_shows_what_is_there_and_a_dash_where_nothing_is(lines, tmp_path):
     shown = page(lines, ("digits", "fashion"), (4, 16), (0, 1))
     assert "| **Kusabi (default)** | 75.0 | – | 75.0 | – |" in shown
+    losses = shown[shown.index("## Are the probabilities") : shown.index("## Ours against")]
+    rows = [row for row in losses.splitlines() if row.startswith("| ")][1:]
+    wanted = lines["lora"]["digits", 4, 0]["log_loss"]
+    assert f"| LoRA, all linears (PEFT) | {wanted:.2f} | – | {wanted:.2f} | – |" in rows
+    assert rows.index(next(r for r in rows if "rows" in r)) < rows.index(next(r for r in rows if "zero-shot" in r))
+    assert "Runs by processor: one 16." in shown
     assert "+25.0" in shown and "LoRA, all linears (PEFT)" in shown
     draw(lines, TITLES, ("digits", "fashion"), (4,), (0, 1), tmp_path / "plot.svg")
     assert "lora" in (tmp_path / "plot.svg").read_text(encoding="utf-8") or (tmp_path / "plot.svg").stat().st_size > 1e4
