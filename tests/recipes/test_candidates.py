@@ -212,6 +212,29 @@ def test_a_killed_comparison_goes_on_with_what_is_missing(tiles, spec, models, t
         adapt(folder, spec, out)
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_comparison_of_other_weights_or_pictures_is_not_taken_up(tiles, spec, models, tmp_path, finished):
+    pictures, out, names = tiles(train=4, test=4), tmp_path / "out", asked(models, "clip", "siglip")
+    compare_candidates(str(pictures), spec, names, out)
+    if not finished:
+        (out / COMPARISON).unlink()
+    kept, weights = contents(out), Path(models["clip"]) / "model.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    with pytest.raises(RunError, match=r"the weights of .*clip \(digest .* have changed"):
+        compare_candidates(str(pictures), spec, names, out, resume=True)
+    weights.write_bytes(before)
+    extra = next(path for path in pictures.rglob("*.png"))
+    shutil.copy(extra, extra.with_name("one_more.png"))
+    with pytest.raises(RunError, match="the pictures have changed"):
+        compare_candidates(str(pictures), spec, names, out, resume=True)
+    extra.with_name("one_more.png").unlink()
+    assert contents(out) == kept
+    shutil.rmtree(models["clip"])
+    if finished:
+        assert compare_candidates(str(pictures), spec, names, out, resume=True) == read_comparison(out)
+
+
 def test_what_cannot_be_asked_is_refused_before_anything_is_written(tiles, spec, models, tmp_path):
     with pytest.raises(SpecError, match="named more than once"):
         asked(models, "clip", "clip")

@@ -20,11 +20,17 @@ from kusabi.evaluation.candidates import Candidate, choose
 from kusabi.evaluation.stored import COMPARISON, read_comparison
 from kusabi.recipes.beside import refuse_beside
 from kusabi.recipes.candidate import candidate, failed
-from kusabi.recipes.candidates_folder import CandidatesAsked, check_comparison, read_candidates, write_candidates
+from kusabi.recipes.candidates_folder import (
+    CandidatesAsked,
+    check_comparison,
+    check_models,
+    read_candidates,
+    write_candidates,
+)
 from kusabi.recipes.environment import environment
 from kusabi.recipes.evaluation_record import task
 from kusabi.recipes.question import read_pictures, use_device
-from kusabi.recipes.run_folder import start_run, write_json
+from kusabi.recipes.run_folder import check_given, start_run, write_json
 from kusabi.recipes.watch import Watch, silent
 from kusabi.spec import AdaptSpec
 
@@ -70,8 +76,6 @@ def compare_candidates(
     spec = _with_backbone(spec, next(iter(asked.backbones)))
     if out is not None:
         check_comparison(out, spec, asked, resume)
-        if (out / COMPARISON).exists() and len(read_candidates(out)) == len(asked.backbones):
-            return read_comparison(out)
     use_device(device, threads)
     dataset = read_pictures(source, spec, watch)
     split, prompts = few_shot_split(dataset, spec.data.shots, spec.seed), _prompts(dataset, spec)
@@ -79,8 +83,12 @@ def compare_candidates(
     rows: dict[str, dict[str, Any]] = {}
     if out is not None:
         given = {"command": command, "data_digest": dataset.digest, "comparison": asked.to_json()}
-        start_run(out, spec, surroundings | given)
+        check_given(out, given)
         rows = read_candidates(out)
+        check_models(out, rows)
+        if (out / COMPARISON).exists() and len(rows) == len(asked.backbones):
+            return read_comparison(out)
+        start_run(out, spec, surroundings | given)
     for done, backbone in enumerate(asked.backbones):
         watch("candidates", done, len(asked.backbones))
         if backbone not in rows:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kusabi.backbones.digest import stored_digests, whole_digest
+from kusabi.backbones.model_folder import MINI
+from kusabi.backbones.weights import weight_files
 from kusabi.errors import RunError, SpecError, listed
 from kusabi.files import write_bytes
 from kusabi.recipes.run_folder import ENVIRONMENT, check_run
@@ -75,6 +78,32 @@ def read_candidates(folder: Path) -> dict[str, dict[str, Any]]:
         return {row["asked"]: row for row in rows if row["error"] is None}
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: damaged ({error}); delete it to measure its candidates again") from None
+
+
+def check_models(folder: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse to set measured candidates beside others where their weights have changed since.
+
+    Hub ids are left alone: a row names the revision that it is of.
+
+    Args:
+        folder: The comparison.
+        rows: As ``read_candidates`` gives them.
+
+    Raises:
+        RunError: Naming every model folder that holds other weights now.
+        BackboneError: If the weights of one cannot be read any more.
+    """
+    changed = []
+    for asked, row in rows.items():
+        path = MINI if asked == "mini" else Path(asked).expanduser()
+        there = row["backbone"]["digest"]
+        if path.is_dir() and there != (here := whole_digest(stored_digests(weight_files(path)))):
+            changed.append(f"{asked} (digest {there[:12]} there, {here[:12]} here)")
+    if changed:
+        raise RunError(
+            f"{folder}: the weights of {listed(changed)} have changed since this comparison measured them; put back "
+            "what it began with, or choose another --out"
+        )
 
 
 def write_candidates(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
