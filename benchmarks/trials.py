@@ -49,11 +49,12 @@ class Trials:
     base: Mapping[str, Any]
     lowest: Mapping[str, Any] = field(default_factory=dict)
     more_tasks: Mapping[str, Task] = field(default_factory=dict)
+    only: Mapping[str, Task] = field(default_factory=dict)
 
     @property
     def tasks(self) -> Mapping[str, Task]:
-        """The development tasks, and what was made of them for this experiment."""
-        return {**DEVELOPMENT, **self.more_tasks}
+        """The development tasks and what was made of them for this experiment, or ``only`` the latter."""
+        return self.only or {**DEVELOPMENT, **self.more_tasks}
 
     @property
     def results(self) -> Path:
