@@ -1,6 +1,7 @@
 """Ours and the best peers of the accuracy benchmark, as Markdown, from its JSON lines: what is complete so far."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 from benchmarks.accuracy.stages import STAGES
 from benchmarks.accuracy.summary import Lines, headline, mean_over
@@ -44,7 +45,7 @@ def accuracy_block(lines: Lines, titles: Mapping[str, str], language: str) -> st
 def complete(lines: Lines) -> tuple[list[str], list[int]]:
     """Tasks and seeds of which ours and every plain peer are measured at every number of labels.
 
-    Seeds come first: a task counts when it is complete in all seeds that any task is complete in.
+    Means need the same seeds of all their tasks: of such tables the largest, of equal ones that of most tasks.
     """
     stage = STAGES["a"]
     whole = {
@@ -53,8 +54,13 @@ def complete(lines: Lines) -> tuple[list[str], list[int]]:
         for seed in stage.seeds
         if all((task, n, seed) in lines.get(name, {}) for name in (OURS, *PLAIN) for n in stage.shots)
     }
-    seeds = [seed for seed in stage.seeds if any(at == seed for _, at in whole)]
-    return [task for task in stage.tasks if seeds and all((task, seed) in whole for seed in seeds)], seeds
+    tables = [
+        ([task for task in stage.tasks if all((task, seed) in whole for seed in seeds)], list(seeds))
+        for count in range(1, len(stage.seeds) + 1)
+        for seeds in combinations(stage.seeds, count)
+    ]
+    tasks, seeds = max(tables, key=lambda found: (len(found[0]) * len(found[1]), len(found[0])))
+    return (tasks, seeds) if tasks else ([], [])
 
 
 def _means(of: Mapping, tasks: Sequence[str], seeds: Sequence[int]) -> list[float]:

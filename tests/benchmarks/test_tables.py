@@ -159,8 +159,11 @@ def test_the_accuracy_block_shows_what_is_complete_and_ours_beside_the_best(lang
     assert accuracy_block({}, titles, language) == said["absent"]
     lines = accuracy_lines((0, 1))
     del lines["lora"]["letters", 16, 1]
-    assert complete(lines) == (["digits"], [0, 1]), "letters lack a run of a seed that digits have"
-    assert accuracy_block(lines, titles, language) == said["absent"]
+    assert complete(lines) == (["letters", "digits"], [0]), "letters lack a run of a seed that digits have"
+    assert complete(accuracy_lines((0, 1))) == (["letters", "digits"], [0, 1])
+    del lines["lora"]["letters", 16, 0]
+    assert complete(lines) == (["digits"], [0, 1])
+    assert accuracy_block(lines, titles, language) == said["absent"], "no table without a task of either kind"
     lines = accuracy_lines((0,))
     assert complete(lines) == (["letters", "digits"], [0])
     rows = accuracy_block(lines, titles, language).splitlines()[2:]
