@@ -8,18 +8,13 @@ from pathlib import Path
 
 from benchmarks.fashion import fashion
 from benchmarks.letters import letters
-from benchmarks.pool import Pool
+from benchmarks.pool import Pool, halves
 from benchmarks.tasks import Task
 
 
 def _fashion(cache: Path) -> tuple[Pool, Pool]:
     """Halves of what is drawn from the training part; the test part is left alone."""
-    learned, _ = fashion(cache)
-    halves = {name: len(pictures) // 2 for name, pictures in learned.items()}
-    return (
-        {name: learned[name][:half] for name, half in halves.items()},
-        {name: learned[name][half:] for name, half in halves.items()},
-    )
+    return halves(fashion(cache)[0])
 
 
 DEVELOPMENT = {

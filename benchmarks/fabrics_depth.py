@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from benchmarks.depth import TRIALS as DEPTH
 from benchmarks.few_classes import TRIALS as FEW_CLASSES
-from benchmarks.pool import Pool
+from benchmarks.pool import Pool, halves
 from benchmarks.tasks import Task
 from benchmarks.textile import textile
 from benchmarks.trials import Trials, main
@@ -21,12 +21,7 @@ SIZE = 224  # as in the main job
 
 def _labelled(cache: Path) -> tuple[Pool, Pool]:
     """Halves of what is learned from."""
-    learned, _ = textile(cache)
-    halves = {name: len(pictures) // 2 for name, pictures in learned.items()}
-    return (
-        {name: learned[name][:half] for name, half in halves.items()},
-        {name: learned[name][half:] for name, half in halves.items()},
-    )
+    return halves(textile(cache)[0])
 
 
 TRIALS = Trials(

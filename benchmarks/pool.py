@@ -30,6 +30,14 @@ def _write(picture: Path | Image.Image, place: Path, number: int) -> None:
         shutil.copyfile(picture, place / f"{number:04}{picture.suffix}")
 
 
+def halves(pool: Pool) -> tuple[Pool, Pool]:
+    """The first and the second half of every class: one side to learn from and one that judges, out of one."""
+    middle = {name: len(pictures) // 2 for name, pictures in pool.items()}
+    return {name: pool[name][:at] for name, at in middle.items()}, {
+        name: pool[name][at:] for name, at in middle.items()
+    }
+
+
 def balanced(pool: Pool, most: int) -> Pool:
     """The first pictures of each class, equally many, at most ``most`` in all."""
     each = min(most // len(pool), *(len(pictures) for pictures in pool.values()))

@@ -3,7 +3,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.coloured_shapes import named
-from benchmarks.pool import balanced, lay_out
+from benchmarks.pool import balanced, halves, lay_out
 from kusabi.data.source import read_dataset
 from kusabi.data.split import Split, few_shot_split
 
@@ -28,6 +28,13 @@ def test_a_balanced_pool_is_as_big_as_asked_or_as_its_smallest_class():
     pool = {"a": [picture(n) for n in range(9)], "b": [picture(n) for n in range(5)]}
     assert [len(pictures) for pictures in balanced(pool, 7).values()] == [3, 3]
     assert [len(pictures) for pictures in balanced(pool, 100).values()] == [5, 5]
+
+
+def test_halves_share_no_picture_and_lose_none():
+    pool = {"a": [picture(n) for n in range(5)], "b": [picture(n) for n in range(4)]}
+    learned, judged = halves(pool)
+    assert {name: len(pictures) for name, pictures in learned.items()} == {"a": 2, "b": 2}
+    assert all([*learned[name], *judged[name]] == pictures for name, pictures in pool.items())
 
 
 def test_a_coloured_shape_is_named_only_where_its_answers_tell_both():
