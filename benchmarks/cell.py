@@ -78,12 +78,16 @@ class Cell:
         return replace(self, views=carried(backbone, self.views, layer), query=query)
 
     @torch.no_grad()
-    def accuracy(self, learned: Learned) -> float:
-        """Of the adapted model on the query pictures."""
+    def logits(self, learned: Learned) -> Tensor:
+        """Of the adapted model on the query pictures, ``(m, C)``."""
         backbone, query = self.question.backbone, self.query
         with attached(backbone.module, *learned.parts):
-            logits = [learned.prototypes(finish(backbone, states, query.layer)) for states in query.states.split(50)]
-        return float((torch.cat(logits).argmax(1) == query.labels).double().mean())
+            blocks = [learned.prototypes(finish(backbone, states, query.layer)) for states in query.states.split(50)]
+        return torch.cat(blocks)
+
+    def accuracy(self, learned: Learned) -> float:
+        """Of the adapted model on the query pictures."""
+        return float((self.logits(learned).argmax(1) == self.query.labels).double().mean())
 
     def peers(self) -> dict[str, float]:
         """Zero-shot and the peers on frozen features."""

@@ -86,6 +86,7 @@ FIELDS = {
         "cross_fit": st.integers(0, 64),
         "average": st.floats(0, 1, exclude_max=True),
         "stop_loss": SMALL,
+        "temper": st.booleans(),
         "alpha": st.sampled_from(["prior", "auto"]) | st.floats(0, 1),
         "head_alpha": st.just("auto") | st.floats(0, 1),
     },

@@ -192,6 +192,11 @@ class SafetySpec(_Part):
     agreement: float = Field(default=0.0, ge=0, description="Weight of the agreement with the frozen model; 0: off.")
     average: float = Field(default=0.0, ge=0, lt=1, description="Decay of the average of what is learned; 0: off.")
     stop_loss: float = Field(default=0.0, ge=0, description="Stop below this mean loss of one round; 0: never.")
+    temper: bool = Field(
+        default=True,
+        description="The classifier fitted in the end is no surer than so many pictures allow: where n of n are right, "
+        "the next one is with probability (n + 1) / (n + 2).",
+    )
     alpha: Literal["prior", "auto"] | _Share = Field(
         default="prior",
         description="Final scale, 0 to 1, of values and classifier back to their start. prior: 1 where cross-fitted, "

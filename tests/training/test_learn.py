@@ -74,6 +74,18 @@ def test_whole_scales_change_no_bit_and_half_ones_go_half_the_way(backbone, view
     torch.testing.assert_close(whole.prototypes.displacement.data, middle / 2)
 
 
+def test_tempered_answers_are_less_sure_and_rank_the_same(backbone, views):
+    setting = setting_of(backbone)
+    learned = learn(setting, views)
+    plain = replace(learned, prototypes=copy.deepcopy(learned.prototypes))
+    rescale(setting_of(backbone, safety={"temper": False}), views, plain, 1.0, 1.0)
+    rescale(setting, views, learned, 1.0, 1.0)
+    sure, tempered = answers(backbone, views, plain), answers(backbone, views, learned)
+    factor = (tempered / sure).median()
+    assert 0 < factor < 1
+    torch.testing.assert_close(tempered, factor * sure, rtol=1e-3, atol=1e-3)
+
+
 def test_the_dense_training_of_lt_sft_is_thrown_away(backbone, views):
     learned = learn(setting_of(backbone, adapter={"support_rule": "change"}), views)
     assert len(learned.parts[0]) == 500 and learned.steps == 3

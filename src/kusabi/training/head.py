@@ -8,7 +8,7 @@ text alone tells these pictures apart, which it has never seen, says how far to 
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -70,6 +70,11 @@ def fit_head(
 def refit_like(head: Head, features: Rows, labels: NDArray[np.int64], text: Rows) -> Head:
     """The head of another's choices on other features."""
     return refit(features, labels, text, head.share, head.scale, (head.strength, head.probe_strength))
+
+
+def sharpened(head: Head, factor: float) -> Head:
+    """The same ranking with logits ``factor`` times as large."""
+    return replace(head, weights=factor * head.weights, offsets=factor * head.offsets)
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")

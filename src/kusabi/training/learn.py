@@ -20,7 +20,8 @@ from kusabi.spec import AdaptSpec, MovesSpec
 from kusabi.training.birth import Birth, Sample, fresh_parts
 from kusabi.training.cross_fit import CrossFit, cross_fit
 from kusabi.training.fit import FitState, Record, fit
-from kusabi.training.head import Head, fit_head, refit_like
+from kusabi.training.head import Head, fit_head, refit_like, sharpened
+from kusabi.training.temperature import sureness
 from kusabi.training.texts import class_texts
 from kusabi.training.views import Views, adapted_features
 from kusabi.training.warm_up import warm_support
@@ -143,12 +144,19 @@ def rescale(setting: Setting, views: Views, learned: Learned, alpha: float, head
 
 
 def _refit(setting: Setting, views: Views, learned: Learned, head: Head) -> None:
-    """By the choices made on frozen features: on these pictures the values leave no error to choose anything by."""
+    """By the choices made on frozen features: on these pictures the values leave no error to choose anything by.
+
+    For the same reason it is no surer of them than so many pictures allow.
+    """
     with attached(setting.backbone.module, *learned.parts):
         features = adapted_features(setting.backbone, views).double().cpu().numpy()
         text = class_texts(setting.backbone, setting.prompts) if "text" in setting.plan.first_layer else setting.text
     labels = views.labels.cpu().numpy()
-    place(learned.prototypes, refit_like(head, features, labels, text.double().cpu().numpy()), text)
+    found = refit_like(head, features, labels, text.double().cpu().numpy())
+    if setting.spec.safety.temper:
+        logits = features @ found.weights.T + found.offsets
+        found = sharpened(found, sureness(logits, labels, int(views.pictures.max()) + 1))
+    place(learned.prototypes, found, text)
 
 
 def starting(setting: Setting, views: Views) -> Start:

@@ -1,0 +1,105 @@
+"""Whether a classifier that is no surer than so many pictures allow gives better probabilities.
+
+What is compared is the log-loss in nats on pictures held out from the development tasks and from the small tasks made
+of them: of the default adapter and of the classifier alone, as fitted and tempered. Accuracy is the same: a
+temperature changes no ranking. The fault was noticed in the log-loss of a headline task; the rule was chosen here.
+"""
+
+import argparse
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from benchmarks.cell import Cell, open_cell
+from benchmarks.development import DEVELOPMENT
+from benchmarks.few_classes import TASKS as SMALL
+from benchmarks.pool import balanced, lay_out
+from benchmarks.trials import CACHE, QUERY, read
+from kusabi.files import write_bytes
+from kusabi.recipes.environment import environment
+from kusabi.spec_file import build
+from kusabi.training.learn import Learned, learn, rescale
+from kusabi.training.scale_choice import choose_scales
+
+RESULTS = Path("benchmarks/results/sureness.jsonl")
+TASKS = {**DEVELOPMENT, **SMALL}
+SHOTS, SEEDS = (1, 4, 16), (0, 1)
+LEGEND = "Log-loss in nats, mean over seeds; last the mean of all columns. Generated with `--table` from the `.jsonl`."
+WAYS = {
+    f"{side}, {sure}": (alpha, temper)
+    for side, alpha in (("adapter", None), ("classifier alone", 0.0))
+    for sure, temper in (("as fitted", False), ("tempered", True))
+}
+
+
+def main() -> None:
+    """Measure what is missing, or write the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sureness", description=__doc__)
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--table", action="store_true", help="write the means beside the results, and measure nothing")
+    asked = parser.parse_args()
+    if asked.table:
+        page = f"# Sureness\n\n{(__doc__ or '').strip()}\n\n{table(read(RESULTS))}\n\n{LEGEND}\n"
+        write_bytes(RESULTS.with_suffix(".md"), page.encode())
+        return
+    if asked.threads is not None:
+        torch.set_num_threads(asked.threads)
+    done = {(line["task"], line["shots"], line["seed"]) for line in read(RESULTS)}
+    for name, shots, seed in product(TASKS, SHOTS, SEEDS):
+        if (name, shots, seed) not in done:
+            folder = asked.cache / "pictures" / f"development-{name}"
+            learned, judged = TASKS[name].pictures(asked.cache)
+            lay_out(learned, balanced(judged, QUERY), folder)
+            line = {"task": name, "shots": shots, "seed": seed, **measured(folder, TASKS[name].input_size, shots, seed)}
+            with RESULTS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line | {"environment": environment()}) + "\n")
+
+
+def measured(folder: Path, input_size: int, shots: int, seed: int) -> dict[str, Any]:
+    """Accuracies and log-losses of all ways, from one training."""
+    spec = build({"seed": seed, "backbone": {"input_size": input_size}, "data": {"shots": shots}})
+    cell = open_cell(folder, spec)
+    setting = cell.setting(spec)
+    learned = learn(setting, cell.views)
+    kept = choose_scales(setting, cell.views).alpha
+    ways = {}
+    for way, (alpha, temper) in WAYS.items():
+        safety = spec.safety.model_copy(update={"temper": temper})
+        own = replace(setting, spec=spec.model_copy(update={"safety": safety}))
+        one = replace(learned, parts=copy.deepcopy(learned.parts), prototypes=copy.deepcopy(learned.prototypes))
+        rescale(own, cell.views, one, kept if alpha is None else alpha, 1.0)
+        ways[way] = _judged(cell, one)
+    return {"ways": ways, "spec": spec.digest, "backbone": cell.question.backbone.card()["digest"]}
+
+
+def _judged(cell: Cell, learned: Learned) -> dict[str, float]:
+    logits, labels = cell.logits(learned).double(), cell.query.labels
+    accuracy = float((logits.argmax(1) == labels).double().mean())
+    return {"accuracy": accuracy, "log_loss": float(F.cross_entropy(logits, labels))}
+
+
+def table(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Mean log-loss per task and shots as Markdown."""
+    columns = list(product(SHOTS, TASKS))
+    rows = ["| way | " + " | ".join(f"{task}, {shots}" for shots, task in columns) + " | mean |"]
+    rows.append("| --- |" + " ---: |" * (len(columns) + 1))
+    for way in WAYS:
+        means = [
+            float(np.mean([x["ways"][way]["log_loss"] for x in lines if (x["shots"], x["task"]) == column] or [np.nan]))
+            for column in columns
+        ]
+        rows.append(f"| {way} | " + " | ".join(f"{mean:.2f}" for mean in [*means, float(np.mean(means))]) + " |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
