@@ -8,6 +8,7 @@ no other type, else one copy, in which only entries are ever written. Forward pa
 
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -43,20 +44,30 @@ class EntryCopy:
         self.delta, self.layers = delta, layers
         self.weights = {name: layer.weight.detach().to(dtype).contiguous() for name, layer in layers.items()}
         self.biases = {name: None if x.bias is None else x.bias.detach().to(dtype) for name, x in layers.items()}
+        self.dtype = dtype
+        self._last: tuple[weakref.ref[Tensor], int, Tensor] | None = None
         self._read_entries()
 
     def _read_entries(self) -> None:
         places = {name: self.delta.indices[part].to(torch.int64) for name, part in self.delta.slices.items()}
         patterns = {name: _Pattern(at, self.weights[name].shape) for name, at in places.items()}
-        entries = {name: self.layers[name].weight.detach().reshape(-1)[at].float() for name, at in places.items()}
+        originals = torch.cat(
+            [self.layers[name].weight.detach().reshape(-1)[at].float() for name, at in places.items()]
+        )
+        entries = {name: originals[part] for name, part in self.delta.slices.items()}
         # At once: Ctrl-C must find positions and originals that belong together.
-        self._entries = {name: (at, entries[name], patterns[name]) for name, at in places.items()}
+        self._held = (originals, {name: (at, entries[name], patterns[name]) for name, at in places.items()})
+
+    @property
+    def _entries(self) -> dict[str, tuple[Tensor, Tensor, "_Pattern"]]:
+        return self._held[1]
 
     @torch.no_grad()
     def fold(self) -> None:
         """Write ``original + value`` at every entry."""
-        for name, (at, originals, _) in self._entries.items():
-            self._write(name, at, folded(originals, self.delta.values.data[self.delta.slices[name]]))
+        sums = folded(self._held[0], self.delta.values.data).to(self.dtype)
+        for name, (at, _, _) in self._entries.items():
+            self._write(name, at, sums[self.delta.slices[name]])
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -80,10 +91,18 @@ class EntryCopy:
         """What the layer computes meanwhile."""
 
         def linear(input: Tensor) -> Tensor:  # as nn.Linear calls it
-            found: Any = _EntryLinear.apply(input.to(self.weights[name].dtype), self.delta.values, self, name)
+            found: Any = _EntryLinear.apply(input, self.delta.values, self, name)
             return found
 
         return linear
+
+    def cast(self, input: Tensor) -> Tensor:
+        """In the type of the forward passes: once where several layers in a row are asked about the same tensor."""
+        if input.dtype == self.dtype:
+            return input
+        if self._last is None or self._last[0]() is not input or self._last[1] != input._version:
+            self._last = (weakref.ref(input), input._version, input.to(self.dtype))
+        return self._last[2]
 
     def take(self, name: str, outputs: Tensor, inputs: Tensor) -> None:
         """Add the gradients of a layer's entries; ``outputs`` ``(t, rows)`` is that of what it gave for ``inputs``."""
@@ -152,10 +171,11 @@ class _EntryLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, _values: Tensor, copy: EntryCopy, name: str) -> Tensor:
-        kept, ctx.inputs = recipe(inputs)
+        cast = copy.cast(inputs)
+        kept, ctx.inputs = recipe(cast)
         ctx.save_for_backward(*kept)
-        ctx.copy, ctx.name = copy, name
-        return F.linear(inputs, copy.weights[name], copy.biases[name])
+        ctx.copy, ctx.name, ctx.dtype = copy, name, inputs.dtype
+        return F.linear(cast, copy.weights[name], copy.biases[name])
 
     @staticmethod
     @once_differentiable
@@ -165,7 +185,7 @@ class _EntryLinear(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
         # As rows: of a gradient that is not contiguous, torch would copy the weight for every picture.
-        return (rows @ ctx.copy.weights[ctx.name]).view(inputs.shape), None, None, None
+        return (rows @ ctx.copy.weights[ctx.name]).view(inputs.shape).to(ctx.dtype), None, None, None
 
 
 def plain_layers(module: nn.Module, parts: Sequence[AdapterPart]) -> dict[str, nn.Linear] | None:

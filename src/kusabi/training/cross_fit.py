@@ -9,6 +9,7 @@ What it buys is measured in ``benchmarks/few_label_safety.py``.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -40,12 +41,18 @@ class CrossFit:
 
     def __call__(self, images: Tensor, text: Tensor | None, rows: Sequence[int]) -> Tensor:
         """Logits ``(B, C)`` of unit image embeddings ``(B, D)`` that are those rows of the views."""
-        texts = self.text if text is None else text
         own = self.fold[torch.as_tensor(rows, device=self.fold.device)]
-        blends = F.normalize((1 - self.share) * texts + self.share * self.means, dim=-1)
-        seen = self.means.any(-1, keepdim=True)
-        anchors = torch.where(seen, blends, texts)[own]
+        anchors = (self._frozen if text is None else self._around(text))[own]
         return self.scale * torch.einsum("bd,bcd->bc", images.float(), anchors)
+
+    @cached_property
+    def _frozen(self) -> Tensor:
+        return self._around(self.text)
+
+    def _around(self, text: Tensor) -> Tensor:
+        """Anchors of every fold, ``(K + 1, C, D)``."""
+        blends = F.normalize((1 - self.share) * text + self.share * self.means, dim=-1)
+        return torch.where(self.means.any(-1, keepdim=True), blends, text)
 
 
 def cross_fit(

@@ -3,9 +3,10 @@
 A backbone in half precision trains under autocast to its own dtype: beside its tensors nothing else would fit.
 """
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -42,6 +43,17 @@ def autocast(precision: str, device: str) -> torch.autocast:
     return torch.autocast(torch.device(device).type, dtype, enabled=precision != "float32")
 
 
+_CONFIGS: "weakref.WeakKeyDictionary[Backbone, list[Any]]" = weakref.WeakKeyDictionary()
+
+
+def _configs(backbone: Backbone) -> list[Any]:
+    """Those of transformers that name an attention, each once: looked for once, not at every step."""
+    if backbone not in _CONFIGS:
+        own = {id(config): config for m in backbone.module.modules() if (config := getattr(m, "config", None))}
+        _CONFIGS[backbone] = [config for config in own.values() if hasattr(config, "_attn_implementation")]
+    return _CONFIGS[backbone]
+
+
 @contextmanager
 def cast(backbone: Backbone, precision: str) -> Iterator[None]:
     """``autocast`` for one forward of a backbone, on a CPU with attention as plain matrix products.
@@ -54,8 +66,7 @@ def cast(backbone: Backbone, precision: str) -> Iterator[None]:
     """
     device, changed = str(backbone.device), []
     if precision != "float32" and backbone.device.type == "cpu":
-        own = {id(config): config for m in backbone.module.modules() if (config := getattr(m, "config", None))}
-        changed = [config for config in own.values() if getattr(config, "_attn_implementation", None) == FUSED]
+        changed = [config for config in _configs(backbone) if config._attn_implementation == FUSED]
     try:
         for config in changed:
             config._attn_implementation_internal = PLAIN

@@ -7,6 +7,8 @@ support vector machines" (1999), section 2.2); one temperature for all classes i
 1706.04599, section 4.2). What it buys is measured in ``benchmarks/sureness.py``.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
@@ -35,4 +37,7 @@ def sureness(logits: Rows, labels: NDArray[np.int64], pictures: int) -> float:
 
     if slope(1.0) <= 0:
         return 1.0
-    return float(brentq(slope, LEAST, 1.0)) if slope(LEAST) < 0 else LEAST
+    if slope(LEAST) >= 0:
+        return LEAST
+    root: Any = brentq(slope, LEAST, 1.0)
+    return float(root)
