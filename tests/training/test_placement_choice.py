@@ -88,13 +88,26 @@ def test_kept_activations_and_pictures_shown_again_say_the_same(backbone, datase
     assert kept == again
 
 
-def test_layers_are_taken_until_half_of_the_energy_and_the_budget_are_held():
-    found = [Pull("vision", n, "q", 100, energy) for n, energy in enumerate((1.0, 5.0, 3.0, 2.0))]
-    assert choose_placement(found, 50) == "vision:1-2:*"
-    found[1] = replace(found[1], energy=9.0)
-    assert choose_placement(found, 50) == "vision:1:*"
-    assert choose_placement(found, 100) == "vision:1:*"
-    assert choose_placement(found, 101) == "vision:1-2:*"
+def of(tower, *energies):
+    return [Pull(tower, n, "q", 100, energy) for n, energy in enumerate(energies)]
+
+
+def test_the_upper_half_serves_where_it_holds_a_quarter_of_its_tower():
+    assert choose_placement(of("vision", 4.0, 5.0, 1.0, 2.0), 50) == "vision:2-3:*"
+    assert choose_placement(of("vision", 4.0, 5.1, 1.0, 2.0), 50) == "vision:0-3:*"
+
+
+def test_a_tower_that_hardly_pulls_is_left_out():
+    vision = of("vision", 1.0, 1.0)
+    assert choose_placement([*vision, *of("text", 0.3, 0.3)], 50) == "vision:1:*"
+    assert choose_placement([*vision, *of("text", 0.4, 0.4)], 50) == "vision:1:*;text:1:*"
+
+
+def test_what_the_budget_lacks_is_added_strongest_first():
+    found = of("vision", 2.0, 1.0, 3.0, 3.0)
+    assert choose_placement(found, 200) == "vision:2-3:*"
+    assert choose_placement(found, 201) == "vision:0,2-3:*"
+    assert choose_placement(of("vision", 0.0, 0.0, 0.0, 3.0), 101) == "vision:0,3:*"
 
 
 def test_no_gradient_anywhere_is_refused(backbone, dataset):

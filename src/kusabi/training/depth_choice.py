@@ -16,11 +16,9 @@ from kusabi.adapters.targets import plan
 from kusabi.data.dataset import Dataset, Example
 from kusabi.spec import AUTO, AdaptSpec
 from kusabi.training.learn import Setting
-from kusabi.training.placement_choice import layer_energies, pulls_on
+from kusabi.training.placement_choice import SHARE, layer_energies, pulls_on
 from kusabi.training.views import encode_views
 
-SHARE = 0.25
-"""Of the energy per weight: below it the upper half is not enough."""
 FEWEST = 5
 """Classes from which on a look is taken; drawn after a fall on fabrics, see ``benchmarks/depth.py``."""
 RULE = (

@@ -2,7 +2,9 @@
 
 The energy of a weight is the mean square of its entries' gradients, so that large weights are not preferred. It is the
 first term of what training there can win for small steps of equal size (as in SPT, arXiv 2303.08566, for single
-entries), and says nothing of what comes after the first step.
+entries), and says nothing of what comes after the first step: to take the layers of most energy cost six points on
+clothes, where the lower layers pull and the upper ones serve. So the energies only say which tower is meant, and
+whether its upper half is enough (``benchmarks/depth.py``).
 """
 
 from collections.abc import Sequence
@@ -16,8 +18,12 @@ from kusabi.training.learn import Setting, prototypes_of, starting
 from kusabi.training.support_choice import support_gradients
 from kusabi.training.views import Views
 
-HALF = 0.5
-RULE = "the fewest layers, strongest first, that hold half of the gradient energy per weight, and the budget"
+SHARE = 0.25
+"""Of the energy per weight: below it the upper half of a tower is not enough."""
+RULE = (
+    f"of towers with {SHARE} of the gradient energy per weight or more, the upper half, or all layers where that holds "
+    f"less than {SHARE} of its tower's; none without gradient unless the budget needs it"
+)
 
 
 @dataclass(frozen=True)
@@ -84,14 +90,16 @@ def layer_sizes(found: Sequence[Pull]) -> dict[tuple[str, int], int]:
 
 
 def choose_placement(found: Sequence[Pull], budget: int) -> str:
-    """The text of the placement that ``RULE`` chooses; equal layers go by their order, vision first, from below."""
+    """The text of the placement that ``RULE`` chooses; what the budget lacks is added strongest first."""
     energies, sizes = layer_energies(found), layer_sizes(found)
-    order = sorted(energies, key=lambda place: -energies[place])
-    total, held, room, taken = sum(energies.values()), 0.0, 0, set[tuple[str, int]]()
-    for place in order:
-        if held >= HALF * total and room >= budget:
-            break
-        taken.add(place)
-        held += energies[place]
-        room += sizes[place]
+    taken = set[tuple[str, int]]()
+    for tower in {place[0] for place in energies}:
+        own = sorted(place for place in energies if place[0] == tower)
+        upper = own[len(own) // 2 :]
+        held, above = (sum(energies[place] for place in places) for places in (own, upper))
+        if held >= SHARE * sum(energies.values()):
+            taken |= {place for place in (upper if above >= SHARE * held else own) if energies[place] > 0}
+    for place in sorted(energies, key=lambda place: -energies[place]):
+        if sum(sizes[one] for one in taken) < budget:
+            taken.add(place)
     return write_placement([pull for pull in found if (pull.tower, pull.layer) in taken], found)
