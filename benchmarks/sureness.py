@@ -8,6 +8,7 @@ temperature changes no ranking. The fault was noticed in the log-loss of a headl
 import argparse
 import copy
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -32,7 +33,7 @@ from kusabi.training.scale_choice import choose_scales
 RESULTS = Path("benchmarks/results/sureness.jsonl")
 TASKS = {**DEVELOPMENT, **SMALL}
 SHOTS, SEEDS = (1, 4, 16), (0, 1)
-LEGEND = "Log-loss in nats, mean over seeds; last the mean of all columns. Generated with `--table` from the `.jsonl`."
+LEGEND = "Log-loss in nats, mean over seeds. Generated with `--table` from the `.jsonl`."
 WAYS = {
     f"{side}, {sure}": (alpha, temper)
     for side, alpha in (("adapter", None), ("classifier alone", 0.0))
@@ -89,16 +90,13 @@ def _judged(cell: Cell, learned: Learned) -> dict[str, float]:
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Mean log-loss per task and shots as Markdown."""
-    columns = list(product(SHOTS, TASKS))
-    rows = ["| way | " + " | ".join(f"{task}, {shots}" for shots, task in columns) + " | mean |"]
-    rows.append("| --- |" + " ---: |" * (len(columns) + 1))
-    for way in WAYS:
-        means = [
-            float(np.mean([x["ways"][way]["log_loss"] for x in lines if (x["shots"], x["task"]) == column] or [np.nan]))
-            for column in columns
-        ]
-        rows.append(f"| {way} | " + " | ".join(f"{mean:.2f}" for mean in [*means, float(np.mean(means))]) + " |")
-    return "\n".join(rows)
+    rows = [f"| task, shots | {' | '.join(WAYS)} |", "| --- |" + " ---: |" * len(WAYS)]
+    found = []
+    for shots, task in product(SHOTS, TASKS):
+        own = [line["ways"] for line in lines if (line["shots"], line["task"]) == (shots, task)]
+        found.append([float(np.mean([ways[way]["log_loss"] for ways in own])) if own else math.nan for way in WAYS])
+        rows.append(f"| {task}, {shots} | {' | '.join(f'{mean:.2f}' for mean in found[-1])} |")
+    return "\n".join([*rows, f"| mean | {' | '.join(f'{mean:.2f}' for mean in np.mean(found, axis=0))} |"])
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def page(lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequen
             _means(lines, tasks, shots, seeds),
             "## Are the probabilities worth anything",
             "Log-loss in nats, the mean over query pictures of minus the logarithm of what the right class was given: "
-            "lower is better, and being sure of a wrong answer costs most. Of ours one default was chosen by it, on the "
+            "lower is better, and being sure of a wrong answer costs most. One default of ours was chosen by it, on "
             "development tasks: how sure the final classifier may be.",
             _log_losses(lines, tasks, shots, seeds),
             "## Ours against the best peer",
