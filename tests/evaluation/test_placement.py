@@ -73,6 +73,19 @@ def test_what_cannot_be_told_from_the_default_is_no_reason_to_move():
     }  # fmt: skip
 
 
+def test_the_best_of_many_has_to_be_better_than_luck_would_make_it():
+    rng = np.random.default_rng(0)
+    moved = dict.fromkeys((1, 60), 0)
+    for _ in range(200):
+        base = rng.exponential(1, 40)
+        lines = {"default": [line(losses=base)]}
+        lines |= {f"other {n}": [line(losses=base + rng.normal(0, 0.5, 40))] for n in range(60)}
+        for few in moved:
+            some = {name: lines[name] for name in list(lines)[: few + 1]}
+            moved[few] += recommend(some, "default")["action"] == "move"
+    assert all(count / 200 < 0.12 for count in moved.values())
+
+
 def test_of_those_that_cannot_be_told_apart_the_one_through_the_fewest_layers_is_taken():
     lines = {
         "default": [line(losses=(0.9, 0.9, 0.9))],

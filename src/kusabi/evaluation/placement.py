@@ -6,6 +6,7 @@ out, never the accuracy on query pictures; what the recommendation is worth on t
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from scipy.stats import spearmanr
 from kusabi.evaluation.comparison import compare
 
 Line = Mapping[str, Any]
+
+CHANCE = 0.05
+"""That the default is left although no placement is better."""
 
 
 def summary(
@@ -66,9 +70,10 @@ def recommend(
 ) -> dict[str, Any]:
     """The placement to take, from the losses on held-out labelled pictures alone.
 
-    The rule: of all placements the one with the least mean loss; of those whose loss is at most one standard error of
-    the paired difference above it, the default where it is among them, else the one that trains through the fewest
-    layers (L. Breiman et al., "Classification and Regression Trees" (1984), section 3.4.3, with paired differences).
+    The default is left only for placements whose mean loss is below its own by more than chance would give the best of
+    so many (one-sided, O. Dunn, "Multiple comparisons among means" (1961), with paired differences). Of these the one
+    with the least mean loss and those within one standard error of it are not told apart, and the one that trains
+    through the fewest layers is taken (L. Breiman et al., "Classification and Regression Trees" (1984), section 3.4.3).
 
     Args:
         lines: Placement -> its lines, one a seed, with ``support_losses`` of the same pictures in the same order.
@@ -83,10 +88,13 @@ def recommend(
     if losses[default] is None:
         return {"placement": default, "action": "unknown", "support_gain": None, "support_error": None, "tied": []}
     known = {name: loss for name, loss in losses.items() if loss is not None}
-    best = min(known, key=lambda name: (float(known[name].mean()), name))
-    tied = [name for name in known if _paired(known[name], known[best])[0] <= _paired(known[name], known[best])[1]]
+    least = NormalDist().inv_cdf(1 - CHANCE / max(len(known) - 1, 1))
+    gains = {name: _paired(known[default], loss) for name, loss in known.items() if name != default}
+    ahead = [name for name, (gain, error) in gains.items() if gain > max(least * error, 0.0)] or [default]
+    best = min(ahead, key=lambda name: (float(known[name].mean()), name))
+    tied = [name for name in ahead if _paired(known[name], known[best])[0] <= _paired(known[name], known[best])[1]]
     cost = {name: (lines[name][0]["layers_backward"], float(known[name].mean()), name) for name in tied}
-    taken = default if default in tied else min(tied, key=lambda name: cost[name])
+    taken = min(tied, key=lambda name: cost[name])
     gain, error = _paired(known[default], known[taken])
     return {
         "placement": taken,
