@@ -87,8 +87,9 @@ def _option(key: str, field: FieldInfo, panel: str) -> inspect.Parameter:
         pass  # a number or a word: the spec tells which
     elif kind is not str and str not in get_args(kind):
         text += f" One of: {', '.join(map(str, get_args(kind)))}."
-    names = [f"--{key.replace('_', '-')}"]
-    option = typer.Option(None, *names, help=text, show_default=False, rich_help_panel=panel)
+    name = key.replace("_", "-")
+    names = f"--{name}/--no-{name}" if plain is bool else f"--{name}"
+    option = typer.Option(None, names, help=text, show_default=False, rich_help_panel=panel)
     return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=plain | None)
 
 
