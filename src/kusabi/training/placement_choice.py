@@ -2,9 +2,9 @@
 
 The energy of a weight is the mean square of its entries' gradients, so that large weights are not preferred. It is the
 first term of what training there can win for small steps of equal size (as in SPT, arXiv 2303.08566, for single
-entries), and says nothing of what comes after the first step: to take the layers of most energy cost six points on
-clothes, where the lower layers pull and the upper ones serve. So the energies only say which tower is meant, and
-whether its upper half is enough (``benchmarks/depth.py``).
+entries), and says nothing of what comes after the first step: on clothes the lower layers pull most, and training
+there serves least (``benchmarks/ablations.py``). So the energies only say which tower is meant, and whether its upper
+half is enough (``benchmarks/depth.py``).
 """
 
 from collections.abc import Sequence
