@@ -1,4 +1,4 @@
-"""Pages of the harder questions. Only methods with every run are given a number; what is missing is named."""
+"""Pages of the harder questions and of the papers' schedules. A number takes every run; what is missing is named."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
@@ -51,6 +51,42 @@ def page_new(
     return "\n\n".join(parts) + "\n"
 
 
+def page_published(
+    long: Lines, short: Lines, titles: Mapping[str, str], tasks: Sequence[str], shots: Sequence[int],
+    seeds: Sequence[int], ours: str = "kusabi",
+) -> str:  # fmt: skip
+    """Methods on the schedules of their papers beside the same cells at the updates that all share, and ours there.
+
+    Args:
+        long: By the papers.
+        short: Of the stage that all methods share.
+        titles: Of the methods.
+        tasks: Of the page.
+        shots: Likewise.
+        seeds: Likewise.
+        ours: The method without a paper's schedule.
+    """
+    rows = []
+    for method, task, n, seed in product(long, tasks, shots, seeds):
+        one, other = long[method].get((task, n, seed)), short.get(method, {}).get((task, n, seed))
+        if one and other:
+            more, less = one["accuracy"], other["accuracy"]
+            rows.append([titles[method], task, str(n), str(seed), f"{other['steps']:,}", _percent(less),
+                         f"{one['steps']:,}", _percent(more), f"{100 * (more - less):+.1f}",
+                         f"{one['seconds'] / other['seconds']:.0f} ×"])  # fmt: skip
+    for task, n, seed in product(tasks, shots, seeds):
+        if one := short.get(ours, {}).get((task, n, seed)):
+            rows.append([f"**{titles[ours]}**", task, str(n), str(seed), f"{one['steps']:,}", _percent(one["accuracy"]),
+                         *4 * ["–"]])  # fmt: skip
+    head = ["method", "task", "shots", "seed", "updates", "accuracy", "of the paper", "accuracy", "points", "time"]
+    lead = (
+        "All methods share a number of updates. Is that unfair to those whose papers give them thousands? These ran on "
+        "their paper's schedule and step size, too, in the same cells; points: what the longer schedule bought."
+    )
+    return "\n\n".join(["# The schedules of the papers", _lead(long, titles, tasks, shots, seeds), lead,
+                         table(head, rows)]) + "\n"  # fmt: skip
+
+
 def _lead(
     lines: Lines, titles: Mapping[str, str], tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int]
 ) -> str:
@@ -58,7 +94,8 @@ def _lead(
     keys = set(product(tasks, shots, seeds))
     partial = [f"{titles[m]} ({len(keys & of.keys())} of {wanted})" for m, of in lines.items() if keys - of.keys()]
     missing = f" Runs are missing of: {', '.join(partial)}." if partial else ""
-    return f"Tasks: {', '.join(tasks)}; {len(seeds)} seeds.{missing}"
+    named = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+    return f"Tasks: {', '.join(tasks)}; {named}.{missing}"
 
 
 def _whole(lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int]) -> Lines:
@@ -85,4 +122,8 @@ def _ranked(values: Mapping[str, Sequence[float]], titles: Mapping[str, str], he
     if not values:
         return "No method has every run."
     order = sorted(values, key=lambda method: -values[method][0])
-    return table(head, [[titles[method], *(f"{100 * value:.1f}" for value in values[method])] for method in order])
+    return table(head, [[titles[method], *map(_percent, values[method])] for method in order])
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"

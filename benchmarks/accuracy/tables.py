@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.accuracy.__main__ import METHODS
-from benchmarks.accuracy.harder_tables import page_corrupted, page_new
+from benchmarks.accuracy.harder_tables import page_corrupted, page_new, page_published
 from benchmarks.accuracy.ours import OURS
 from benchmarks.accuracy.plots import draw
 from benchmarks.accuracy.ranks import draw_ranks, ranks
 from benchmarks.accuracy.results import read_lines
-from benchmarks.accuracy.stages import STAGES
+from benchmarks.accuracy.stages import STAGES, Stage
 from benchmarks.accuracy.summary import (
     Lines,
     best_peer,
@@ -46,14 +46,25 @@ def main(words: Sequence[str] | None = None) -> None:
     stage = replace(stage, tasks=asked.tasks or stage.tasks, seeds=asked.seeds or stage.seeds)
     out = asked.results.parent / f"accuracy_stage_{asked.stage}.md"
     if stage.variant != "plain":
-        harder = page_corrupted if stage.variant == "corrupted" else page_new
-        write_bytes(out, harder(lines, TITLES, stage.tasks, stage.shots, stage.seeds).encode())
+        write_bytes(out, _harder(lines, stage).encode())
         print(out)
         return
     write_bytes(out, page(lines, stage.tasks, stage.shots, stage.seeds).encode())
     draw(lines, TITLES, stage.tasks, stage.shots, stage.seeds, out.with_suffix(".svg"))
     draw_ranks(lines, TITLES, stage.tasks, stage.shots, stage.seeds, out.with_name(f"{out.stem}_ranks.svg"))
     print(out)
+
+
+def _harder(lines: Lines, stage: Stage) -> str:
+    asked = (TITLES, stage.tasks, stage.shots, stage.seeds)
+    match stage.variant:
+        case "published":
+            first = STAGES["a"].out
+            return page_published(lines, {method: read_lines(first, method) for method in ("kusabi", *lines)}, *asked)
+        case "corrupted":
+            return page_corrupted(lines, *asked)
+        case _:
+            return page_new(lines, *asked)
 
 
 def page(lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ from PIL import Image
 from benchmarks.accuracy import __main__ as runner
 from benchmarks.accuracy.corruptions import GRID, corrupted
 from benchmarks.accuracy.harder import base_to_new, corrupted_side, extras
-from benchmarks.accuracy.harder_tables import page_corrupted, page_new
+from benchmarks.accuracy.harder_tables import page_corrupted, page_new, page_published
 from benchmarks.accuracy.results import append, file_of, read_lines, right
 from benchmarks.accuracy.summary import leading_peers
 from benchmarks.accuracy.tasks import MANY_CLASSES, TASKS
@@ -131,6 +131,19 @@ def test_pages_rank_whole_rows_and_name_what_is_missing():
     grid = {f"{kind} {severity}": severity / 10 for kind, severity in GRID}
     worse = {"lora": {("digits", 4, 0): {"corruptions": grid}}}
     assert "| LoRA | 30.0 | 30.0 | 30.0 | 30.0 | 30.0 | 10.0 |" in page_corrupted(worse, titles, ["digits"], [4], [0])
+
+
+def test_the_page_of_the_papers_schedules_compares_the_same_cells_and_shows_ours_beside_them():
+    def of(accuracy, steps, seconds, keys=(("digits", 16, 0),)):
+        return {key: {"accuracy": accuracy, "steps": steps, "seconds": seconds} for key in keys}
+
+    short = {"lora": of(0.5, 100, 2.0), "kusabi": of(0.8, 100, 1.0), "coop": of(0.9, 100, 1.0)}
+    shown = page_published(
+        {"lora": of(0.625, 8000, 160.0)}, short, {"lora": "LoRA", "kusabi": "Kusabi"}, ["digits", "letters"], [16], [0]
+    )
+    assert "| LoRA | digits | 16 | 0 | 100 | 50.0 | 8,000 | 62.5 | +12.5 | 80 × |" in shown
+    assert "| **Kusabi** | digits | 16 | 0 | 100 | 80.0 | – | – | – | – |" in shown
+    assert "seed 0. Runs are missing of: LoRA (1 of 2)." in shown and "letters |" not in shown
 
 
 def test_the_stages_of_new_classes_have_classes_enough():
