@@ -2,7 +2,7 @@
 
 Three tasks: the emoji groups of OpenMoji (colour), and two of icon families, where a class is the thing that comes
 first in an icon's name: ``calendar-add`` and ``calendar-lock`` are calendars. Sizes and numbered variants of one
-drawing are on the same side. Drawing needs the extra ``pretraining``; fetching needs npm.
+drawing are on the same side. Drawing needs the extra ``bench``; fetching needs npm.
 """
 
 import hashlib
