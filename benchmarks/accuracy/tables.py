@@ -38,12 +38,15 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--stage", choices=[name for name in STAGES if name != "quick"], default="a")
     parser.add_argument("--results", type=Path, help="folder of the lines; that of the stage when absent")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), help="those of the stage when absent")
+    parser.add_argument("--shots", nargs="+", type=int, help="those of the stage when absent")
     parser.add_argument("--seeds", nargs="+", type=int, help="those of the stage when absent")
     asked = parser.parse_args(words)
     asked.results = asked.results or STAGES[asked.stage].out
     lines: Lines = {method: found for method in METHODS if (found := read_lines(asked.results, method))}
     stage = STAGES[asked.stage]
-    stage = replace(stage, tasks=asked.tasks or stage.tasks, seeds=asked.seeds or stage.seeds)
+    stage = replace(
+        stage, tasks=asked.tasks or stage.tasks, shots=asked.shots or stage.shots, seeds=asked.seeds or stage.seeds
+    )
     out = asked.results.parent / f"accuracy_stage_{asked.stage}.md"
     if stage.variant != "plain":
         write_bytes(out, _harder(lines, stage).encode())
@@ -106,13 +109,12 @@ def page(lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequen
 
 def _processors(lines: Lines, tasks: Sequence[str], seeds: Sequence[int]) -> str:
     """Last bits, and now and then an answer, depend on the processor."""
-    ran = Counter(
-        line["processor"]
-        for of in lines.values()
-        for (task, _, seed), line in of.items()
-        if task in tasks and seed in seeds
+    shown = [line for of in lines.values() for (task, _, seed), line in of.items() if task in tasks and seed in seeds]
+    ran, hours = Counter(line["processor"] for line in shown), sum(line["seconds"] for line in shown) / 3600
+    return (
+        f"Runs by processor: {', '.join(f'{name} {count:,}' for name, count in ran.most_common())}. Learning took "
+        f"{hours:.1f} processor hours in all; pictures, frozen features and queries come on top."
     )
-    return f"Runs by processor: {', '.join(f'{name} {count:,}' for name, count in ran.most_common())}."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
