@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from kusabi.training.head import anchors, fit_head, logistic_fit, refit_like, text_pictures
+from kusabi.training.anchors import anchors, means_share, text_pictures
+from kusabi.training.head import fit_head, logistic_fit, refit_like
 
 
 def unit(rows):
@@ -63,6 +64,23 @@ def test_with_one_picture_a_class_the_text_is_trusted_as_far_as_it_tells_them_ap
     assert fit_head(rows, labels, pictures, centres).share < 0.2
     views = np.concatenate([rows, rows]), np.concatenate([labels, labels]), np.concatenate([pictures, pictures])
     assert text_pictures(*views, centres) == text_pictures(rows, labels, pictures, centres)
+
+
+def test_the_plain_probe_counts_as_little_as_the_pictures_where_one_a_class_is_all_there_is():
+    rows, labels, pictures, centres = clusters(1)
+    told = means_share(rows, labels, pictures, centres)
+    assert told == 1 / (1 + text_pictures(rows, labels, pictures, centres) ** 4) < 0.05
+    head = fit_head(rows, labels, pictures, centres)
+    assert (head.share, head.probe_share) == (told, told)
+    assert fit_head(rows, labels, pictures, centres, share=1.0).probe_share == told
+    assert fit_head(rows, labels, pictures, np.roll(centres, 1, axis=0)).probe_share == pytest.approx(0.5, abs=0.02)
+    anchored, probe = (
+        logistic_fit(rows, labels, scale * anchors(rows, labels, centres, told), 1e-2)[0] for scale in (32.0, 0.0)
+    )
+    assert np.allclose(head.weights, (1 - told) * anchored + told * probe)
+    again = refit_like(head, rows, labels, centres)
+    assert np.array_equal(again.weights, head.weights) and again.probe_share == told
+    assert fit_head(*clusters(4)).probe_share == 0.5
 
 
 def test_a_text_that_explains_everything_counts_as_one_picture_more_than_there_are():

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from kusabi.training.head import Head, Rows, class_means
+from kusabi.training.anchors import Rows, class_means
+from kusabi.training.head import Head
 
 SHARPNESS = 0.5
 """Of the anchor's own scale, the best on its own: softer answers leave every picture something to teach."""

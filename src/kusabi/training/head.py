@@ -3,7 +3,8 @@
 Each is chosen by cross-validation on the support set alone: the share of the support means in the anchor, how sharp the
 anchor is, and how dear it is to leave it; the plain probe has a strength of its own. Few labels cannot tell which of
 the two is better, and their mean is the safer answer. With one picture a class nothing can be held out: how well the
-text alone tells these pictures apart, which it has never seen, says how far to trust it.
+text alone tells these pictures apart, which it has never seen, says how far to trust it, in the anchor and beside the
+plain probe (``benchmarks/telling_names.py``).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,14 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
-Rows = NDArray[np.float64]
+from kusabi.training.anchors import SHARES, Rows, anchor_choice, anchors, log_loss, means_share
+
 Fit = TypeVar("Fit")
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-SCALES = tuple(float(scale) for scale in np.geomspace(1, 128, 15))
 STRENGTHS = (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
 SCALE_PRIOR, STRENGTH_PRIOR = 32.0, 1e-2
 FOLDS = 5
@@ -38,6 +37,7 @@ class Head:
     scale: float
     strength: float
     probe_strength: float
+    probe_share: float  # of the plain probe in the mean
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # products this small only wait for each other on several threads
@@ -56,20 +56,23 @@ def fit_head(
     features, text = features.astype(np.float64), text.astype(np.float64)
     fold = _folds(labels, pictures)
     if fold.max() == 0:
-        share = 1 / (1 + text_pictures(features, labels, pictures, text)) if share is None else share
+        told = means_share(features, labels, pictures, text)
+        share, probe_share = told if share is None else share, told
         scale, strength, probe_strength = SCALE_PRIOR, STRENGTH_PRIOR, STRENGTH_PRIOR
     else:
-        share, scale = _anchor_choice(features, labels, text, fold, SHARES if share is None else (share,))
+        probe_share = 0.5
+        share, scale = anchor_choice(features, labels, text, fold, SHARES if share is None else (share,))
         parts = [_Part.of(features, fold != number) for number in range(fold.max() + 1)]
         strength, probe_strength = _both(
             lambda scale: _strength_choice(features, labels, text, parts, share, scale), scale
         )
-    return _head(features, labels, text, share, scale, (strength, probe_strength))
+    return _head(features, labels, text, share, scale, (strength, probe_strength), probe_share)
 
 
 def refit_like(head: Head, features: Rows, labels: NDArray[np.int64], text: Rows) -> Head:
     """The head of another's choices on other features."""
-    return refit(features, labels, text, head.share, head.scale, (head.strength, head.probe_strength))
+    strengths = (head.strength, head.probe_strength)
+    return refit(features, labels, text, head.share, head.scale, strengths, head.probe_share)
 
 
 def sharpened(head: Head, factor: float) -> Head:
@@ -79,8 +82,9 @@ def sharpened(head: Head, factor: float) -> Head:
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def refit(
-    features: Rows, labels: NDArray[np.int64], text: Rows, share: float, scale: float, strengths: tuple[float, float]
-) -> Head:
+    features: Rows, labels: NDArray[np.int64], text: Rows, share: float, scale: float,
+    strengths: tuple[float, float], probe_share: float = 0.5,
+) -> Head:  # fmt: skip
     """The head of given choices on given features; both optima are unique.
 
     Args:
@@ -90,13 +94,16 @@ def refit(
         share: Of the support means in the anchor.
         scale: How sharp the anchor is.
         strengths: How dear it is to leave the anchor, and the plain probe's own.
+        probe_share: Of the plain probe in the mean.
     """
-    return _head(features.astype(np.float64), labels, text.astype(np.float64), share, scale, strengths)
+    kinds = features.astype(np.float64), labels, text.astype(np.float64)
+    return _head(*kinds, share, scale, strengths, probe_share)
 
 
 def _head(
-    features: Rows, labels: NDArray[np.int64], text: Rows, share: float, scale: float, strengths: tuple[float, float]
-) -> Head:
+    features: Rows, labels: NDArray[np.int64], text: Rows, share: float, scale: float,
+    strengths: tuple[float, float], probe_share: float,
+) -> Head:  # fmt: skip
     axes = _axes(features)
     anchored, probe = _both(
         lambda sharpness: _fitted(
@@ -105,7 +112,10 @@ def _head(
         ),
         scale,
     )  # fmt: skip
-    return Head((anchored[0] + probe[0]) / 2, (anchored[1] + probe[1]) / 2, share, scale, *strengths)
+    weights, offsets = (
+        (1 - probe_share) * one + probe_share * other for one, other in zip(anchored, probe, strict=True)
+    )
+    return Head(weights, offsets, share, scale, *strengths, probe_share)
 
 
 def _both(fit: Callable[[float], Fit], scale: float) -> tuple[Fit, Fit]:
@@ -129,60 +139,12 @@ def _fitted(
     return _unrotated(axes, anchor, _fit(axes, labels, features @ anchor.T, strength, precise=True))
 
 
-def text_pictures(features: Rows, labels: NDArray[np.int64], pictures: NDArray[np.int64], text: Rows) -> float:
-    """As how many labelled pictures a class the text embedding counts: ``1 / (1 - information)``.
-
-    Information is the share of the labels' entropy that the text explains on the pictures themselves, at its best
-    sharpness; one picture more is counted as told by chance, since of two pictures both are soon right. A mean of one
-    picture misses the class by its spread within; the text misses it by what it does not explain.
-    """
-    first = np.unique(pictures, return_index=True)[1]
-    logits, truth = features[first] @ text.T, labels[first]
-    chance = float(np.log(len(text)))
-    least = min(_loss(scale * logits, truth) for scale in SCALES)
-    explained = 1 - (least + chance) / ((len(truth) + 1) * chance)
-    return 1 / (1 - max(0.0, explained))
-
-
-def anchors(features: Rows, labels: NDArray[np.int64], text: Rows, share: float) -> Rows:
-    """Unit vectors ``(C, D)`` between text and class means; a class without a picture keeps its text."""
-    means = class_means(features, labels, len(text))
-    seen = means.any(axis=1, keepdims=True)
-    return np.where(seen, _unit((1 - share) * text + share * means), text)
-
-
-def class_means(features: Rows, labels: NDArray[np.int64], classes: int) -> Rows:
-    """Unit vectors ``(C, D)`` along the means of each class; zero where it has no picture."""
-    return _unit(np.eye(classes)[labels].T @ features)
-
-
-def _unit(rows: Rows) -> Rows:
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
-
-
 def _folds(labels: NDArray[np.int64], pictures: NDArray[np.int64]) -> NDArray[np.int64]:
     """Fold of every row: the pictures of a class are dealt out in turn; all zero where a class has but one."""
     per_class = [np.unique(pictures[labels == c]) for c in np.unique(labels)]
     folds = min(FOLDS, *(len(of_class) for of_class in per_class), len(pictures))
     dealt = {picture: i % folds for i, picture in enumerate(np.concatenate(per_class).tolist())}
     return np.array([dealt[picture] for picture in pictures.tolist()])
-
-
-def _loss(logits: Rows, labels: NDArray[np.int64]) -> float:
-    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].sum())
-
-
-def _anchor_choice(
-    features: Rows, labels: NDArray[np.int64], text: Rows, fold: NDArray[np.int64], shares: Sequence[float]
-) -> tuple[float, float]:
-    losses: dict[tuple[float, float], float] = {}
-    for share in shares:
-        cosines = np.empty((len(features), len(text)))
-        for index in range(fold.max() + 1):
-            inside, outside = fold != index, fold == index
-            cosines[outside] = features[outside] @ anchors(features[inside], labels[inside], text, share).T
-        losses |= {(share, scale): _loss(scale * cosines, labels) for scale in SCALES}
-    return min(losses, key=lambda choice: losses[choice])
 
 
 def _strength_choice(
@@ -199,7 +161,7 @@ def _strength_choice(
             added[i] = fit = _fit(
                 part.axes, labels[inside], anchored[i][inside], strength, precise=False, start=added[i]
             )
-            losses[strength] += _loss(anchored[i][outside] + part.outside @ fit, labels[outside])
+            losses[strength] += log_loss(anchored[i][outside] + part.outside @ fit, labels[outside])
         if losses[strength] > 1.02 * min(losses.values()):
             break  # the loss falls, then rises: past the valley weaker, slower fits are idle
     return min(losses, key=lambda choice: losses[choice])

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kusabi.adapters.attach import attached
+from kusabi.training.anchors import text_pictures
 from kusabi.training.cross_fit import picture_folds
-from kusabi.training.head import text_pictures
 from kusabi.training.learn import Learned, Setting, arrays_of, learn, rescale
 from kusabi.training.texts import class_texts
 from kusabi.training.views import Views, adapted_features
