@@ -24,7 +24,7 @@ def test_an_outline_is_cut_out_of_its_paper_whether_ink_or_paper_is_dark(monkeyp
 
 
 def test_the_table_has_a_row_for_every_task_and_a_mean():
-    lines = [{"task": task, "seed": seed, "accuracy": dict.fromkeys(("zero_shot", "linear_probe", *WAYS), 0.5 + seed / 4)}
-             for task in ALL for seed in SEEDS]  # fmt: skip
+    ways = ("zero_shot", "linear_probe", *WAYS)
+    lines = [{"task": task, "accuracy": dict.fromkeys(ways, 0.5 + seed / 4)} for task in ALL for seed in SEEDS]
     rows = table(lines).split("\n")
     assert len(rows) == len(ALL) + 3 and rows[-1] == "| mean | " + " | ".join(6 * ["62.5"]) + " |"
