@@ -4,6 +4,7 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +39,14 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--stage", choices=[name for name in STAGES if name != "quick"], default="a")
     parser.add_argument("--results", type=Path, help="folder of the lines; that of the stage when absent")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), help="those of the stage when absent")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=METHODS, metavar="METHOD", help="all when absent"
+    )
     parser.add_argument("--shots", nargs="+", type=int, help="those of the stage when absent")
     parser.add_argument("--seeds", nargs="+", type=int, help="those of the stage when absent")
     asked = parser.parse_args(words)
     asked.results = asked.results or STAGES[asked.stage].out
-    lines: Lines = {method: found for method in METHODS if (found := read_lines(asked.results, method))}
+    lines: Lines = {method: found for method in asked.methods if (found := read_lines(asked.results, method))}
     stage = STAGES[asked.stage]
     stage = replace(
         stage, tasks=asked.tasks or stage.tasks, shots=asked.shots or stage.shots, seeds=asked.seeds or stage.seeds
@@ -52,7 +56,7 @@ def main(words: Sequence[str] | None = None) -> None:
         write_bytes(out, _harder(lines, stage).encode())
         print(out)
         return
-    write_bytes(out, page(lines, stage.tasks, stage.shots, stage.seeds).encode())
+    write_bytes(out, page(lines, stage.tasks, stage.shots, stage.seeds, asked.methods).encode())
     draw(lines, TITLES, stage.tasks, stage.shots, stage.seeds, out.with_suffix(".svg"))
     draw_ranks(lines, TITLES, stage.tasks, stage.shots, stage.seeds, out.with_name(f"{out.stem}_ranks.svg"))
     print(out)
@@ -70,11 +74,14 @@ def _harder(lines: Lines, stage: Stage) -> str:
             return page_new(lines, *asked)
 
 
-def page(lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int]) -> str:
-    """The results as Markdown."""
+def page(
+    lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int], methods: Sequence[str] = METHODS
+) -> str:
+    """The results as Markdown; ``methods`` are those that are to be measured."""
     judged = headline(tasks)
-    done = sum(len([key for key in of if key[0] in tasks and key[2] in seeds]) for of in lines.values())
-    whole = len(METHODS) * len(tasks) * len(shots) * len(seeds)
+    keys = set(product(tasks, shots, seeds))
+    done = sum(len(keys & of.keys()) for of in lines.values())
+    whole = len(methods) * len(tasks) * len(shots) * len(seeds)
     return "\n\n".join(
         [
             "# Accuracy beside the peers",
