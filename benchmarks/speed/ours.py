@@ -148,7 +148,8 @@ def adaptation(
     began = now(device)
     setting = setting_of(backbone, classes, spec)
     once = now(device) - began
-    views, blocks = encoded(setting, conditions.pictures)
+    shown = min(conditions.pictures, classes * SHOTS)  # a row of these is one of the classifiers', too
+    views, blocks = encoded(setting, shown)
     full = at_full_size(setting, views.features)
     began = now(device)
     start = starting(setting, full)
@@ -158,7 +159,7 @@ def adaptation(
     arrays: Sequence[Any] = full.features.double().cpu().numpy(), full.labels.cpu().numpy()
     text = setting.text.double().cpu().numpy()
     once += seconds(lambda: refit_like(start.head, *arrays, text), device)
-    more = classes * SHOTS / conditions.pictures
+    more = classes * SHOTS / shown
     classifier = start.against or prototypes_of(setting, start.head)
     gradients = seconds(
         lambda: support_gradients(backbone, views, classifier, setting.prompts, setting.plan, setting.precision), device
