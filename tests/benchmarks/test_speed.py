@@ -8,10 +8,11 @@ from benchmarks.speed import __main__ as program
 from benchmarks.speed import adaptation, embedded, floors, loading, many, memory_case, steps, swap
 from benchmarks.speed.bounds import BOUNDS, Bound
 from benchmarks.speed.clock import alternated
-from benchmarks.speed.conditions import Conditions
+from benchmarks.speed.conditions import SHOTS, VIEWS, Conditions
 from benchmarks.speed.ours import Adaptation, Updates
 from benchmarks.speed.record import Record, spread
 from benchmarks.speed.tables import page
+from kusabi.training.views import BLOCK
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
@@ -67,6 +68,13 @@ def test_floors_are_operations_at_the_rate_of_a_large_product(conditions, monkey
     least = 2 * 12 * 384**2 * 37
     assert 80 * 8 * least <= frozen.facts["operations"] <= 1.2 * 80 * 8 * least
     assert 4 * 16 * 4 * least <= training.facts["operations"] <= 2.2 * 4 * 16 * 4 * least
+
+
+def test_an_adaptation_to_fewer_pictures_than_are_measured_shows_each_of_them_once(conditions):
+    assert conditions.pictures > SHOTS
+    spec = adaptation.spec_of("last-1", steps=2, batch=4)
+    found = adaptation.adaptation(conditions.load(), 1, spec, conditions, {})
+    assert found.blocks == -(-SHOTS * VIEWS // BLOCK) and found.total(2) > found.total(1)
 
 
 def test_adaptations_say_how_they_compare_at_other_numbers_of_updates(conditions):
