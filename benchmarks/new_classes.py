@@ -6,7 +6,6 @@ after the first seed of digits, where the default fell below zero-shot on new cl
 Here they would cost more than they save, and the adapted ones stay. Digits is not looked at again for this.
 """
 
-import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -23,10 +22,9 @@ from benchmarks.cell import Cell, cell_of
 from benchmarks.development import DEVELOPMENT
 from benchmarks.peers.answers import Answers, joined
 from benchmarks.pool import balanced, lay_out
-from benchmarks.trials import CACHE, QUERY, read
+from benchmarks.trials import QUERY, asked_of, read
 from kusabi.adapters.attach import attached
 from kusabi.backbones.prefix import finish
-from kusabi.files import write_bytes
 from kusabi.recipes.environment import environment
 from kusabi.spec_file import build
 from kusabi.training.learn import Learned, learn, rescale
@@ -44,17 +42,8 @@ LEGEND = (
 
 def main() -> None:
     """Measure what is missing, or write the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.new_classes", description=__doc__)
-    parser.add_argument("--cache", type=Path, default=CACHE)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--table", action="store_true", help="write the means beside the results, and measure nothing")
-    asked = parser.parse_args()
-    if asked.table:
-        page = f"# New classes\n\n{(__doc__ or '').strip()}\n\n{table(read(RESULTS))}\n\n{LEGEND}\n"
-        write_bytes(RESULTS.with_suffix(".md"), page.encode())
+    if (asked := asked_of(RESULTS, __doc__ or "", LEGEND, table)) is None:
         return
-    if asked.threads is not None:
-        torch.set_num_threads(asked.threads)
     done = {(line["task"], line["shots"], line["seed"], line["head"]) for line in read(RESULTS)}
     for name, shots, seed, head in product(DEVELOPMENT, SHOTS, SEEDS, HEADS):
         if (name, shots, seed, head) not in done:

@@ -5,7 +5,6 @@ of them: of the default adapter and of the classifier alone, as fitted and tempe
 temperature changes no ranking. The fault was noticed in the log-loss of a headline task; the rule was chosen here.
 """
 
-import argparse
 import copy
 import json
 import math
@@ -16,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch.nn import functional as F
 
 from benchmarks.cell import Cell, open_cell
 from benchmarks.development import DEVELOPMENT
 from benchmarks.few_classes import TASKS as SMALL
 from benchmarks.pool import balanced, lay_out
-from benchmarks.trials import CACHE, QUERY, read
-from kusabi.files import write_bytes
+from benchmarks.trials import QUERY, asked_of, read
 from kusabi.recipes.environment import environment
 from kusabi.spec_file import build
 from kusabi.training.learn import Learned, learn, rescale
@@ -43,17 +40,8 @@ WAYS = {
 
 def main() -> None:
     """Measure what is missing, or write the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sureness", description=__doc__)
-    parser.add_argument("--cache", type=Path, default=CACHE)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--table", action="store_true", help="write the means beside the results, and measure nothing")
-    asked = parser.parse_args()
-    if asked.table:
-        page = f"# Sureness\n\n{(__doc__ or '').strip()}\n\n{table(read(RESULTS))}\n\n{LEGEND}\n"
-        write_bytes(RESULTS.with_suffix(".md"), page.encode())
+    if (asked := asked_of(RESULTS, __doc__ or "", LEGEND, table)) is None:
         return
-    if asked.threads is not None:
-        torch.set_num_threads(asked.threads)
     done = {(line["task"], line["shots"], line["seed"]) for line in read(RESULTS)}
     for name, shots, seed in product(TASKS, SHOTS, SEEDS):
         if (name, shots, seed) not in done:

@@ -10,7 +10,6 @@ fourth power of them, and the probe has the share of the pictures. The power was
 by the classifier alone on these same tasks.
 """
 
-import argparse
 import copy
 import json
 import math
@@ -23,7 +22,6 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import torch
 from PIL import Image, ImageFilter, ImageOps
 
 from benchmarks.cell import Cell, open_cell
@@ -31,8 +29,7 @@ from benchmarks.development import DEVELOPMENT
 from benchmarks.few_classes import TASKS as SMALL
 from benchmarks.pool import Pool, balanced, lay_out
 from benchmarks.tasks import Task
-from benchmarks.trials import CACHE, QUERY, read
-from kusabi.files import write_bytes
+from benchmarks.trials import QUERY, asked_of, read
 from kusabi.recipes.environment import environment
 from kusabi.spec_file import build
 from kusabi.training.anchors import text_pictures
@@ -107,17 +104,8 @@ LEGEND = "Accuracy in per cent with one picture a class, mean over seeds. Genera
 
 def main() -> None:
     """Measure what is missing, or write the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.telling_names", description=__doc__)
-    parser.add_argument("--cache", type=Path, default=CACHE)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--table", action="store_true", help="write the means beside the results, and measure nothing")
-    asked = parser.parse_args()
-    if asked.table:
-        page = f"# Telling names\n\n{(__doc__ or '').strip()}\n\n{table(read(RESULTS))}\n\n{LEGEND}\n"
-        write_bytes(RESULTS.with_suffix(".md"), page.encode())
+    if (asked := asked_of(RESULTS, __doc__ or "", LEGEND, table)) is None:
         return
-    if asked.threads is not None:
-        torch.set_num_threads(asked.threads)
     done = {(line["task"], line["seed"]) for line in read(RESULTS)}
     for seed, name in product(SEEDS, ALL):
         if (name, seed) not in done:

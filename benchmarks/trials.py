@@ -3,7 +3,7 @@
 import argparse
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -133,6 +133,32 @@ def _measure(trials: Trials, name: str, settings: Settings, asked: argparse.Name
             with asked.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             print(f"{name}, {shots} shots, seed {seed}, {setting}: {line['accuracy']:.3f}", flush=True)
+
+
+def asked_of(
+    results: Path, about: str, legend: str, table: Callable[[Sequence[Mapping[str, Any]]], str]
+) -> argparse.Namespace | None:
+    """What a program of a single experiment is asked to measure; None once it has written its table instead.
+
+    Args:
+        results: Its JSON lines, named like the program.
+        about: What it is for.
+        legend: Below the table.
+        table: Of the lines, as Markdown.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{results.stem}", description=about)
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--table", action="store_true", help="write the means beside the results, and measure nothing")
+    asked = parser.parse_args()
+    if asked.table:
+        title = results.stem.replace("_", " ").capitalize()
+        page = f"# {title}\n\n{about.strip()}\n\n{table(read(results))}\n\n{legend}\n"
+        write_bytes(results.with_suffix(".md"), page.encode())
+        return None
+    if asked.threads is not None:
+        torch.set_num_threads(asked.threads)
+    return asked
 
 
 def read(path: Path) -> list[dict[str, Any]]:
