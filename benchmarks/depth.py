@@ -10,6 +10,7 @@ judge of the default.
 
 import string
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageFilter
 
@@ -23,11 +24,11 @@ SMALL, BLUR = 8, 4.0
 FIRST, SECOND = string.ascii_uppercase[:10], string.ascii_uppercase[10:20]
 
 
-def _small(picture: Image.Image) -> Image.Image:
+def _small(picture: Any) -> Image.Image:
     return picture.resize((SMALL, SMALL), Image.Resampling.BOX)
 
 
-def _blurred(picture: Image.Image) -> Image.Image:
+def _blurred(picture: Any) -> Image.Image:
     return picture.filter(ImageFilter.GaussianBlur(BLUR))
 
 

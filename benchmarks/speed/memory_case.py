@@ -39,7 +39,9 @@ def main() -> None:
 def ours(case: str, backbone: Backbone, conditions: Conditions) -> tuple[int, Callable[[], Any]]:
     """A training of ours; the cache of the upper quarter is counted, since it is filled within."""
     layers = "all" if case == "ours_all" else f"last-{upper_quarter(len(backbone.blocks['vision']))}"
-    adapter = {"budget": RANK * _sides(backbone)} if case == "ours_all" else {}  # as many numbers as LoRA's, there
+    adapter: dict[str, Any] = (
+        {"budget": RANK * _sides(backbone)} if case == "ours_all" else {}
+    )  # as many numbers as LoRA's, there
     spec = spec_of(layers, steps=UPDATES, batch=conditions.batch, support_rule="random", **adapter)
     if case == "ours_all":
         setting = setting_of(backbone, CLASSES, spec)

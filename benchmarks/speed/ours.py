@@ -155,10 +155,11 @@ def adaptation(
     start = starting(setting, full)
     once += now(device) - began
     taken = updates(setting, views, start, peers)
-    assert start.head is not None
+    head = start.head
+    assert head is not None
     arrays: Sequence[Any] = full.features.double().cpu().numpy(), full.labels.cpu().numpy()
     text = setting.text.double().cpu().numpy()
-    once += seconds(lambda: refit_like(start.head, *arrays, text), device)
+    once += seconds(lambda: refit_like(head, *arrays, text), device)
     more = classes * SHOTS / shown
     classifier = start.against or prototypes_of(setting, start.head)
     gradients = seconds(
