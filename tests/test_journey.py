@@ -92,6 +92,9 @@ def test_a_folder_becomes_an_adapter_an_evaluation_and_a_page(tiles, tmp_path):
     answers = json.loads(kusabi("predict", run, *pictures, "--json").stdout)
     assert [answer["file"] for answer in answers] == [str(picture) for picture in pictures]
     assert all(abs(sum(answer["scores"].values()) - 1) < 1e-6 for answer in answers)
+    more = json.loads(kusabi("predict", run, pictures[0], "--also", "red", "--also", "dent", "--json").stdout)
+    assert list(more[0]["scores"]) == ["A1", "B2", "C3", "red", "dent"]
+    assert refused(kusabi("predict", run, pictures[0], "--also", "B2"), "B2")
     again = json.loads(kusabi("evaluate", run, data, "--json").stdout)
     assert again["adapted"]["accuracy"] == found["adapted"]["accuracy"]
     for language, name in (("en", "report.html"), ("ja", "report.ja.html")):

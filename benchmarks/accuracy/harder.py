@@ -1,7 +1,7 @@
 """Harder questions of the same tasks: corrupted query pictures, and classes that nobody labelled (base-to-new).
 
 Base-to-new: the first half of the classes, in the order of their names, is trained on (the larger half where they are
-odd); all pictures are asked. One scale for trained and new classes is ``benchmarks.peers.answers.joined``: the texts
+odd); all pictures are asked. One scale for trained and new classes is ``kusabi.recipes.new_classes.joined``: the texts
 say how likely any trained class is at all, and the method shares that among them.
 """
 

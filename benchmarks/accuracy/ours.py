@@ -6,18 +6,18 @@ from typing import Any
 import torch
 
 from benchmarks.cell import Cell
-from benchmarks.peers.answers import Answers, joined, now
+from benchmarks.peers.answers import Answers, now
 from kusabi.adapters.attach import attached
 from kusabi.adapters.checkpoint import Adapter, pack, rounded
 from kusabi.adapters.presets import spec_fields
 from kusabi.backbones.prefix import finish
 from kusabi.recipes.fit_support import card
 from kusabi.recipes.judge import classifier
+from kusabi.recipes.new_classes import joined, text_logits, weakened
 from kusabi.spec import AdaptSpec
 from kusabi.spec_file import build, overlay
 from kusabi.training.learn import learn, rescale
 from kusabi.training.scale_choice import choose_scales
-from kusabi.training.texts import class_texts
 
 DENSITY = {"adapter": {"density": 0.005}}  # one budget for all: that of the default
 ONE_BUDGET = ("shira-random", "shira-magnitude", "shira-snip", "super-tuning", "saft", "gps", "drop-and-grow")
@@ -71,13 +71,17 @@ def run_ours(cell: Cell, spec: AdaptSpec, new_prompts: Sequence[Sequence[str]] =
 def probabilities(cell: Cell, adapter: Adapter, new_prompts: Sequence[Sequence[str]] = ()) -> Any:
     """Of the query pictures, ``(m, C + N)``, by the adapter as stored; new classes join by the rule of the peers."""
     backbone, query = cell.question.backbone, cell.query
+
+    def embedded() -> torch.Tensor:
+        return torch.cat([finish(backbone, states, query.layer) for states in query.states.split(50)])
+
     head = classifier(backbone, adapter)
     with attached(backbone.module, *adapter.parts):
-        features = torch.cat([finish(backbone, states, query.layer) for states in query.states.split(50)])
-        text = class_texts(backbone, [*cell.question.prompts, *new_prompts]) if new_prompts else None
+        features = embedded()
     # Row by row in the blocks of before: a product's last bits may depend on its height.
     logits = torch.cat([head(block) for block in features.split(50)])
     own = logits.double().softmax(dim=1).cpu().numpy()
-    if text is None:
+    if not new_prompts:
         return own
-    return joined(own, (backbone.scale * features @ text.T).double().cpu().numpy())
+    prompts = [*cell.question.prompts, *new_prompts]
+    return joined(own, text_logits(backbone, weakened(adapter.parts), prompts, embedded))

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kusabi.recipes.new_classes import joined
+
 FLOAT = 4  # bytes of a stored number: what the methods' own code writes
 
 
@@ -35,7 +37,7 @@ def answered(
 
     Args:
         logits: Of the trained classes, ``(m, C)``.
-        text_logits: Of all classes from their texts, ``(m, C + N)``; see ``joined``.
+        text_logits: Of all classes from their texts, ``(m, C + N)``; see ``kusabi.recipes.new_classes.joined``.
         trained: Learned numbers.
         stored: Bytes.
         started: When learning began, by ``now``.
@@ -46,25 +48,6 @@ def answered(
     return Answers(
         joined(own, text_logits.detach().double().cpu().numpy()), trained, stored, learned - started, chosen or {}
     )
-
-
-def joined(own: NDArray[np.float64], text_logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Trained and new classes on one scale, for any method: the chain rule.
-
-    The texts say how likely the picture shows one of the trained classes at all; the method shares that among them.
-    New classes keep the texts' probabilities. A method that answers by texts alone gets exactly its own softmax over
-    all classes, whatever the scale of the others.
-
-    Args:
-        own: Probabilities among the trained classes, ``(m, C)``.
-        text_logits: ``(m, C + N)``; trained classes first.
-    """
-    count = own.shape[1]
-    if text_logits.shape[1] == count:
-        return own
-    texts = np.exp(text_logits - text_logits.max(axis=1, keepdims=True))
-    texts /= texts.sum(axis=1, keepdims=True)
-    return np.hstack([own * texts[:, :count].sum(axis=1, keepdims=True), texts[:, count:]])
 
 
 def now() -> float:

@@ -5,9 +5,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.peers.answers import FLOAT, Answers, answered, joined, now
+from benchmarks.peers.answers import FLOAT, Answers, answered, now
 from benchmarks.peers.material import Material
 from kusabi.evaluation import peers
+from kusabi.recipes.new_classes import joined
 
 
 def zero_shot(material: Material) -> Answers:

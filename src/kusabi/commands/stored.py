@@ -37,6 +37,9 @@ def evaluate(
 def predict(
     run: RunPath,
     images: Annotated[list[Path], typer.Argument(help="Pictures to answer.")],
+    also: Annotated[
+        list[str] | None, typer.Option(help="A further class without labelled pictures, told by its name; repeatable.")
+    ] = None,
     backbone: OtherBackbone = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -47,7 +50,7 @@ def predict(
     from kusabi.recipes.stored_adapter import predict as answer
 
     with progress(quiet or as_json) as watch:
-        found = answer(run, images, backbone=backbone, device=device, threads=threads, watch=watch)
+        found = answer(run, images, also=also or (), backbone=backbone, device=device, threads=threads, watch=watch)
     if as_json:
         print_json(found)
     else:

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from kusabi.adapters.attach import attached
 from kusabi.adapters.card import check_backbone
 from kusabi.adapters.checkpoint import Adapter, load_adapter
+from kusabi.adapters.prototypes import Prototypes
 from kusabi.backbones.backbone import Backbone
 from kusabi.backbones.dual_encoder import load_backbone
 from kusabi.backbones.preprocessing import pixels
@@ -21,6 +24,7 @@ from kusabi.errors import DataError, KusabiError
 from kusabi.evaluation.stored import SPEC
 from kusabi.recipes.evaluation_record import Scores, compared
 from kusabi.recipes.judge import classifier, judge
+from kusabi.recipes.new_classes import Prompts, joined, new_prompts, text_logits, weakened
 from kusabi.recipes.question import use_device
 from kusabi.recipes.run_folder import adapter_folder
 from kusabi.recipes.watch import Watch, silent, stage
@@ -113,29 +117,49 @@ def check_classes(dataset: Dataset, classes: Sequence[str]) -> None:
 
 @torch.no_grad()
 def predict(
-    run: Path, images: Sequence[Path], *, backbone: str | None = None, device: str = "cpu", threads: int | None = None,
-    watch: Watch = silent,
+    run: Path, images: Sequence[Path], *, also: Sequence[str] = (), backbone: str | None = None, device: str = "cpu",
+    threads: int | None = None, watch: Watch = silent,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Class probabilities of pictures: ``{"file", "label", "scores": {class: p}}`` each, in the order given.
 
+    Args:
+        run: A run folder, or an adapter folder.
+        images: Pictures to answer.
+        also: Names of more classes, which nobody labelled: answered by their texts (``new_classes.py``).
+        backbone: Model folder or Hub id; where the run or the card says when absent.
+        device: Where the model runs.
+        threads: Of torch.
+        watch: Told how many pictures are done.
+
     Raises:
-        DataError: Naming every picture that cannot be read; nothing is answered then.
+        DataError: Naming every picture that cannot be read, or a further class that is none; nothing is answered then.
     """
     use_device(device, threads)
     pictures = _open_all(images)
     stored = open_adapter(run, backbone=backbone, device=device)
-    classes = stored.adapter.card["classes"]
+    more = new_prompts(stored.adapter, also) if also else ()
+    classes = [*stored.adapter.card["classes"], *also]
     head = classifier(stored.backbone, stored.adapter)
     found: list[dict[str, Any]] = []
-    with attached(stored.backbone.module, *stored.adapter.parts):
-        for start in range(0, len(pictures), BLOCK):
-            shown = pixels(pictures[start : start + BLOCK], stored.backbone.preprocessing).to(stored.backbone.device)
-            probabilities = head(stored.backbone.embed_images(shown)).double().softmax(dim=1).cpu().numpy()
-            for path, row in zip(images[start : start + BLOCK], probabilities, strict=True):
-                scores = {name: float(p) for name, p in zip(classes, row, strict=True)}
-                found.append({"file": str(path), "label": classes[int(row.argmax())], "scores": scores})
-            watch("pictures", len(found), len(pictures))
+    for start in range(0, len(pictures), BLOCK):
+        shown = pixels(pictures[start : start + BLOCK], stored.backbone.preprocessing).to(stored.backbone.device)
+        probabilities = _probabilities(stored, head, shown, more)
+        for path, row in zip(images[start : start + BLOCK], probabilities, strict=True):
+            scores = {name: float(p) for name, p in zip(classes, row, strict=True)}
+            found.append({"file": str(path), "label": classes[int(row.argmax())], "scores": scores})
+        watch("pictures", len(found), len(pictures))
     return found
+
+
+def _probabilities(stored: StoredAdapter, head: Prototypes, shown: Tensor, more: Prompts) -> NDArray[np.float64]:
+    """Of one block of pictures, ``(m, C + N)``: of ``N`` new classes at the price of a second pass."""
+    backbone, parts = stored.backbone, stored.adapter.parts
+    with attached(backbone.module, *parts):
+        own = head(backbone.embed_images(shown)).double().softmax(dim=1).cpu().numpy()
+    if not more:
+        return own
+    prompts = [*stored.adapter.card["prompts"], *more]
+    return joined(own, text_logits(backbone, weakened(parts), prompts, lambda: backbone.embed_images(shown)))
 
 
 def _open_all(images: Sequence[Path]) -> list[Any]:
