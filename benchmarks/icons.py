@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 from pretraining.render import render_icon
-from pretraining.sources import Icon, is_held_out
+from pretraining.sources import VALIDATION, Icon, may_train
 
 from benchmarks.pool import Pool
 from kusabi.files import write_bytes
@@ -48,70 +48,74 @@ _FLUENT = re.compile(r"(.+)-(\d+)-(filled|regular)")
 
 def openmoji_groups(cache: Path) -> tuple[Pool, Pool]:
     """Emoji of OpenMoji under its nine groups; those with a skin tone are left out."""
-    content = _content(cache, "openmoji")
+    groups = content_of(cache, "openmoji")["categories"]
     named = {
-        word: [(name, name) for name in content["categories"][group] if not _SKIN.search(name)]
+        word: [(name, "openmoji", name) for name in groups[group] if not _SKIN.search(name)]
         for group, word in OPENMOJI.items()
     }
-    return _sides(content, named)
+    return sides(cache, named)
 
 
 def hugeicons_families(cache: Path) -> tuple[Pool, Pool]:
     """Line icons of Hugeicons; drawings of a name that differ in their number are one group."""
-    content = _content(cache, "hugeicons")
-    named: dict[str, list[tuple[str, str]]] = {word: [] for word in HUGEICONS}
-    for name in content["icons"]:
-        if (word := _first_word(name)) in named:
-            named[word].append((re.sub(r"-?\d+$", "", name), name))
-    return _sides(content, named)
+    named: dict[str, list[tuple[str, str, str]]] = {word: [] for word in HUGEICONS}
+    for name in content_of(cache, "hugeicons")["icons"]:
+        if (word := first_word(name)) in named:
+            named[word].append((re.sub(r"-?\d+$", "", name), "hugeicons", name))
+    return sides(cache, named)
 
 
 def fluent_families(cache: Path) -> tuple[Pool, Pool]:
     """Icons of Fluent: of each name the largest drawing, filled and as lines; both are one group."""
-    content = _content(cache, "fluent")
     largest: dict[tuple[str, str], int] = {}
-    for name in content["icons"]:
-        if (parts := _FLUENT.fullmatch(name)) and _first_word(name) in FLUENT:
+    for name in content_of(cache, "fluent")["icons"]:
+        if (parts := _FLUENT.fullmatch(name)) and first_word(name) in FLUENT:
             key = parts[1], parts[3]
             largest[key] = max(largest.get(key, 0), int(parts[2]))
-    named: dict[str, list[tuple[str, str]]] = {word: [] for word in FLUENT}
-    for (stem, style), size in largest.items():
-        named[_first_word(stem)].append((stem, f"{stem}-{size}-{style}"))
-    return _sides(content, named)
+    named: dict[str, list[tuple[str, str, str]]] = {word: [] for word in FLUENT}
+    for (start, style), size in largest.items():
+        named[first_word(start)].append((start, "fluent", f"{start}-{size}-{style}"))
+    return sides(cache, named)
 
 
-def _first_word(name: str) -> str:
+def first_word(name: str) -> str:
+    """The thing that an icon shows."""
     return re.sub(r"\d+$", "", name.partition("-")[0])
 
 
-def _sides(content: Mapping[str, Any], named: Mapping[str, Sequence[tuple[str, str]]]) -> tuple[Pool, Pool]:
+def stem(name: str) -> str:
+    """The name without its style and number: what drawings of one thing share."""
+    return re.sub(r"-?\d+$", "", re.sub(r"-(solid|filled|fill|outline|alt|compact|small)$", "", name))
+
+
+def sides(cache: Path, named: Mapping[str, Sequence[tuple[str, str, str]]]) -> tuple[Pool, Pool]:
     """Pictures to learn from and pictures that judge, whole groups on either side.
 
     Args:
-        content: Of the set's file.
-        named: Class -> group and name of its icons.
+        cache: Where the sets are.
+        named: Class -> group, set and name of its icons.
     """
+    contents = {name: content_of(cache, name) for name in {icon[1] for icons in named.values() for icon in icons}}
     learned, judged = {}, {}
     for word, icons in named.items():
-        sides = dealt(icons)
-        learned[word], judged[word] = ([_drawn(content, name) for name in side] for side in sides)
+        learned[word], judged[word] = ([_drawn(contents[of], name) for of, name in side] for side in dealt(icons))
     return learned, judged
 
 
-def dealt(icons: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    """Names of both sides, in an order that depends on the groups' names alone; at most half are learned from.
+def dealt(icons: Sequence[tuple[str, str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Set and name of both sides, in an order that depends on the groups alone; at most half are learned from.
 
     Args:
-        icons: Group and name of each.
+        icons: Group, set and name of each.
     """
-    groups: dict[str, list[str]] = defaultdict(list)
-    for group, name in sorted(icons):
-        groups[group].append(name)
-    sides: tuple[list[str], list[str]] = ([], [])
+    groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for group, *icon in sorted(icons):
+        groups[group].append((icon[0], icon[1]))
+    both: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
     most = min(LEARNED, len(icons) // 2)
     for group in sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest()):
-        sides[len(sides[0]) + len(groups[group]) > most].extend(groups[group])
-    return sides
+        both[len(both[0]) + len(groups[group]) > most].extend(groups[group])
+    return both
 
 
 def _drawn(content: Mapping[str, Any], name: str) -> Image.Image:
@@ -129,9 +133,8 @@ def _drawn(content: Mapping[str, Any], name: str) -> Image.Image:
     return Image.alpha_composite(white, drawn).convert("RGB")
 
 
-def _content(cache: Path, name: str) -> dict[str, Any]:
+def content_of(cache: Path, name: str) -> dict[str, Any]:
     """A set's file, taken out of the archive once; the archive is fetched when absent."""
-    assert is_held_out(name), "only sets that no training saw judge"
     path = cache / "icons" / f"{name}.json"
     if not path.exists():
         archive = _fetched(cache)
@@ -140,7 +143,10 @@ def _content(cache: Path, name: str) -> dict[str, Any]:
             assert inside is not None
             path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(path, inside.read())
-    return json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(path.read_text(encoding="utf-8"))
+    trained = may_train(name, content["info"]) and name not in VALIDATION
+    assert not trained, "only sets that no training saw judge"
+    return content
 
 
 def _fetched(cache: Path) -> Path:
