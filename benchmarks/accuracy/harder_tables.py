@@ -39,9 +39,9 @@ def page_new(
         "# Accuracy from base to new classes", _lead(lines, titles, tasks, shots, seeds),
         "Base: pictures of trained classes among these. New: pictures of the other classes among those. All: all "
         "pictures among all classes; the texts say how likely any trained class is at all, and the method shares that "
-        "among them. Texts are compared with a method's own features; with ours at half the values, as `kusabi predict "
-        "--also` does, chosen on development tasks (`new_classes.md`). Means are over tasks and seeds; the harmonic "
-        "mean is taken in each run.",
+        "among them. Texts are compared with a method's own features; with ours, where it has a classifier of its own, "
+        "at half the values, as `kusabi predict --also` does, chosen on development tasks (`new_classes.md`). Means "
+        "are over tasks and seeds; the harmonic mean is taken in each run.",
     ]  # fmt: skip
     for n in shots:
         values = {}

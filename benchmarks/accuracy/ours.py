@@ -84,4 +84,4 @@ def probabilities(cell: Cell, adapter: Adapter, new_prompts: Sequence[Sequence[s
     if not new_prompts:
         return own
     prompts = [*cell.question.prompts, *new_prompts]
-    return joined(own, text_logits(backbone, weakened(adapter.parts), prompts, embedded))
+    return joined(own, text_logits(backbone, weakened(adapter), prompts, embedded))

@@ -1,7 +1,8 @@
 """Classes that nobody labelled, beside those of an adapter and on one scale with them.
 
-Only their texts are known. Values that learned to tell some classes apart draw every picture towards these; half of
-that is what texts of others are best compared with (``benchmarks/new_classes.py``).
+Only their texts are known. Values that learned against a classifier of pictures draw every picture towards its
+classes; half of that is what texts of others are best compared with. Values that learned against texts are left whole
+(``benchmarks/new_classes.py``).
 """
 
 import copy
@@ -64,11 +65,16 @@ def new_prompts(adapter: Adapter, names: Sequence[str]) -> Prompts:
     return class_prompts(names, adapter.card["spec"]["data"]["templates"], {})
 
 
-def weakened(parts: Sequence[AdapterPart], share: float = SHARE) -> tuple[AdapterPart, ...]:
-    """Copies of an adapter's parts that add ``share`` times as much."""
-    copies = tuple(copy.deepcopy(part) for part in parts)
+def weakened(adapter: Adapter) -> tuple[AdapterPart, ...]:
+    """What makes the features that texts are compared with: copies of the parts that add ``SHARE`` times as much.
+
+    The parts themselves where the adapter has no classifier but the texts.
+    """
+    if not adapter.head:
+        return adapter.parts
+    copies = tuple(copy.deepcopy(part) for part in adapter.parts)
     for part in copies:
-        part.rescale(share)
+        part.rescale(SHARE)
     return copies
 
 

@@ -159,7 +159,7 @@ def _probabilities(stored: StoredAdapter, head: Prototypes, shown: Tensor, more:
     if not more:
         return own
     prompts = [*stored.adapter.card["prompts"], *more]
-    return joined(own, text_logits(backbone, weakened(parts), prompts, lambda: backbone.embed_images(shown)))
+    return joined(own, text_logits(backbone, weakened(stored.adapter), prompts, lambda: backbone.embed_images(shown)))
 
 
 def _open_all(images: Sequence[Path]) -> list[Any]:
