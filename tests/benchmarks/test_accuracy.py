@@ -145,6 +145,20 @@ def test_the_page_shows_what_is_there_and_a_dash_where_nothing_is(lines, tmp_pat
     assert not (tmp_path / "none.svg").exists()
 
 
+def test_cells_that_are_not_asked_for_change_nothing_on_a_page(lines):
+    asked = ("digits", "fashion"), (4,), (0, 1)
+    before = page(lines, *asked)
+    for other in (("digits", 16, 0), ("digits", 4, 2), ("textile", 4, 0)):
+        lines["lora"][other] = {
+            **lines["lora"]["digits", 4, 0],
+            "seconds": 1e4,
+            "trained": 10**9,
+            "processor": "another",
+        }
+    lines["coop"] = {("textile", 4, 0): lines["lora"]["digits", 4, 0]}
+    assert page(lines, *asked) == before
+
+
 def test_places_are_of_headline_cells_and_ties_share_theirs(lines, tmp_path):
     lines["tip_adapter"] = lines["lora"]
     lines["coop"] = {("digits", 4, 0): lines["lora"]["digits", 4, 0]}  # not measured everywhere
