@@ -1,4 +1,4 @@
-"""Which features should answer for classes that nobody labelled: the adapted ones, the frozen ones, or both.
+"""Which features should answer for classes that nobody labelled: the adapted ones, the frozen ones, or some between.
 
 Half the classes of each task are trained on, pictures of all are asked, as in stage ``new`` of the accuracy benchmark.
 Base is the same in all ways: a way says what the texts of new classes are compared with. Asked after the first seed of
@@ -6,7 +6,8 @@ digits, where the default fell below zero-shot on new classes: frozen features w
 they cost more than they save, and the adapted ones stayed. Icons whose names tell (``benchmarks/named_icons.py``) were
 added when the first seed of icons was in, where the default fell on new classes, too; half as large values with them.
 Written down before these were measured: another way than the adapted features is taken if, by the default classifier,
-it is ahead of them by half a point in the mean of all columns.
+it is ahead of them by half a point in the mean of all columns. Half the values are. By the text classifier, which was
+measured last, whole values are best: an adapter without a classifier of its own keeps them.
 """
 
 import json
