@@ -5,9 +5,9 @@ Base is the same in all ways: a way says what the texts of new classes are compa
 digits, where the default fell below zero-shot on new classes: frozen features would bar that. On the development tasks
 they cost more than they save, and the adapted ones stayed. Icons whose names tell (``benchmarks/named_icons.py``) were
 added when the first seed of icons was in, where the default fell on new classes, too; half as large values with them.
-Written down before these were measured: another way than the adapted features is taken if, by the default classifier,
-it is ahead of them by half a point in the mean of all columns. Half the values are. By the text classifier, which was
-measured last, whole values are best: an adapter without a classifier of its own keeps them.
+Written down when the first seed of most of this had been seen, not the second: another way than the adapted features is
+taken if, by the default classifier, it is ahead of them by half a point in the mean of all columns. Half the values
+are. By the text classifier, measured last, whole ones are best: an adapter without a classifier of its own keeps them.
 """
 
 import json
