@@ -5,7 +5,7 @@ import gc
 import pytest
 
 from kusabi import cli
-from kusabi.recipes import adapt as recipe
+from kusabi.recipes import adapt, curve, stored_adapter
 
 
 @pytest.fixture
@@ -17,13 +17,21 @@ def garbage(monkeypatch):
 
 
 @pytest.mark.usefixtures("garbage")
-def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("module", "verb", "arguments", "told"),
+    [
+        (adapt, "adapt", ["photos", "--quiet"], "interrupted; 'kusabi adapt' goes on where it was with --resume\n"),
+        (curve, "curve", ["photos", "--quiet"], "interrupted; 'kusabi curve' goes on where it was with --resume\n"),
+        (stored_adapter, "predict", ["run", "one.png"], "interrupted\n"),
+    ],
+)
+def test_ctrl_c_says_how_to_go_on(module, verb, arguments, told, monkeypatch, capsys):
     def interrupted(*_arguments, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recipe, "adapt", interrupted)
-    monkeypatch.setattr("sys.argv", ["kusabi", "adapt", "photos", "--quiet"])
+    monkeypatch.setattr(module, verb, interrupted)
+    monkeypatch.setattr("sys.argv", ["kusabi", verb, *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == cli.INTERRUPTED
-    assert capsys.readouterr().err == "interrupted; 'kusabi adapt' goes on where it was with --resume\n"
+    assert capsys.readouterr().err == told

@@ -27,6 +27,7 @@ app = typer.Typer(
 
 
 INTERRUPTED = 130
+RESUMED = ("adapt", "ablate", "curve", "baseline")
 RARE = (50_000, 20, 100)
 """Allocations before garbage is looked for, and rounds before older objects are. Libraries make very many
 objects that live as long as the process: at Python's own 700 they are looked through again and again."""
@@ -44,7 +45,9 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     if code == INTERRUPTED:  # typer makes one of Ctrl-C by itself
-        print("interrupted; 'kusabi adapt' goes on where it was with --resume", file=sys.stderr)
+        verb = next(iter(sys.argv[1:]), "")
+        more = f"; 'kusabi {verb}' goes on where it was with --resume" if verb in RESUMED else ""
+        print(f"interrupted{more}", file=sys.stderr)
     gc.freeze()  # nor is it looked for on the way out
     sys.exit(code if isinstance(code, int) else 0)
 

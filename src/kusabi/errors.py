@@ -37,5 +37,9 @@ class CheckpointError(KusabiError):
     """A file of an adapter or a run that is missing, damaged or from another version."""
 
 
+class FileError(KusabiError):
+    """A file or folder that the disk refuses to write."""
+
+
 class RunError(KusabiError):
     """A run folder that is in the way, unfinished, or not a run."""

@@ -7,8 +7,10 @@ from kusabi.errors import CheckpointError, RunError
 from kusabi.evaluation.stored import read_evaluation
 from kusabi.recipes.run_folder import (
     append_record,
+    check_given,
     check_run,
     finish_run,
+    json_lines,
     load_checkpoint,
     read_records,
     save_checkpoint,
@@ -21,33 +23,64 @@ from kusabi.training.fit import Record
 SPEC = build({})
 
 
-def begin(folder, spec=SPEC, digest="d"):
-    start_run(folder, spec, {"data_digest": digest})
+def begin(folder, spec=SPEC, digest="d", backbone="b"):
+    start_run(folder, spec, "adapt", {"data_digest": digest, "backbone_digest": backbone})
 
 
 def test_a_missing_run_starts_fresh_with_and_without_resume(tmp_path):
     for resume in (True, False):
-        assert check_run(tmp_path / "run", SPEC, resume) is False
+        assert check_run(tmp_path / "run", SPEC, resume, "adapt") is False
     assert not (tmp_path / "run").exists()
 
 
 def test_an_existing_run_is_refused_without_resume(tmp_path):
     begin(tmp_path / "run")
     with pytest.raises(RunError, match="--resume"):
-        check_run(tmp_path / "run", SPEC, resume=False)
-    assert check_run(tmp_path / "run", SPEC, resume=True) is False
+        check_run(tmp_path / "run", SPEC, False, "adapt")
+    assert check_run(tmp_path / "run", SPEC, True, "adapt") is False
 
 
 def test_another_request_is_refused_and_the_difference_is_named(tmp_path):
     begin(tmp_path / "run")
     with pytest.raises(RunError, match=r"data\.shots is 16 there, 4 here"):
-        check_run(tmp_path / "run", build({"data": {"shots": 4}}), resume=True)
+        check_run(tmp_path / "run", build({"data": {"shots": 4}}), True, "adapt")
 
 
 def test_other_pictures_are_refused(tmp_path):
     begin(tmp_path / "run")
     with pytest.raises(RunError, match="pictures have changed"):
         begin(tmp_path / "run", digest="e")
+
+
+def test_another_model_is_refused_where_its_weights_are_known(tmp_path):
+    begin(tmp_path / "run", backbone="b" * 64)
+    with pytest.raises(RunError, match="weights of the model have changed"):
+        begin(tmp_path / "run", backbone="c" * 64)
+    check_given(tmp_path / "run", {"data_digest": "d"})  # of a Hub id, when nobody loads it
+
+
+def test_a_field_that_is_gone_is_named(tmp_path):
+    begin(tmp_path / "run", build({"data": {"names": {"ok": "fine"}}}))
+    with pytest.raises(RunError, match=r"data\.names\.ok is 'fine' there, None here"):
+        check_run(tmp_path / "run", SPEC, True, "adapt")
+
+
+def test_a_run_of_another_verb_is_refused_by_its_name(tmp_path):
+    begin(tmp_path / "run")
+    with pytest.raises(RunError, match="of 'kusabi adapt', which goes on"):
+        check_run(tmp_path / "run", SPEC, True, "curve")
+
+
+def test_a_damaged_environment_is_told(tmp_path):
+    begin(tmp_path / "run")
+    (tmp_path / "run" / "environment.json").write_text('{"verb": "ad')
+    with pytest.raises(RunError, match=r"environment\.json: damaged"):
+        check_run(tmp_path / "run", SPEC, True, "adapt")
+
+
+def test_a_name_may_hold_what_unicode_ends_a_line_with():
+    rows = [{"file": "a\u2028b\u0085c.png"}, {"file": "d.png"}]
+    assert json_lines("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)) == rows
 
 
 def test_a_finished_run_is_known_by_its_evaluation_and_tidy(tmp_path):
@@ -59,7 +92,7 @@ def test_a_finished_run_is_known_by_its_evaluation_and_tidy(tmp_path):
     for left in (".metrics.jsonl.77", "adapter/.adapter.json.77", "checkpoint.safetensors"):
         (run / left).write_text("")
     finish_run(run, {"schema": 1})
-    assert check_run(run, SPEC, resume=True) is True and read_evaluation(run) == {"schema": 1}
+    assert check_run(run, SPEC, True, "adapt") is True and read_evaluation(run) == {"schema": 1}
     assert {path.name for path in run.rglob("*")} == {"spec.toml", "environment.json", "evaluation.json", "adapter"}
 
 
@@ -67,16 +100,16 @@ def test_a_foreign_folder_and_a_file_in_the_way_are_refused(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("")
     with pytest.raises(RunError, match="not a run"):
-        check_run(tmp_path / "thesis", SPEC, resume=True)
+        check_run(tmp_path / "thesis", SPEC, True, "adapt")
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="a file is in the way"):
-        check_run(tmp_path / "file", SPEC, resume=True)
+        check_run(tmp_path / "file", SPEC, True, "adapt")
 
 
 def test_a_start_that_was_killed_before_its_spec_was_written_is_taken_up(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".spec.toml.123").write_text("seed =")
-    assert check_run(tmp_path / "run", SPEC, resume=True) is False
+    assert check_run(tmp_path / "run", SPEC, True, "adapt") is False
 
 
 def test_checkpoints_come_back_and_damage_is_told(tmp_path):

@@ -26,7 +26,7 @@ from kusabi.adapters.part import AdapterPart
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.adapters.support import random_support
 from kusabi.errors import AdapterError, CheckpointError, listed
-from kusabi.files import write_bytes
+from kusabi.files import make_folder, write_bytes
 
 WEIGHTS, CARD = "adapter.safetensors", "adapter.json"
 HEAD_TYPES = {"displacement": torch.bfloat16, "offset": torch.float32, "log_gain": torch.float32}
@@ -114,7 +114,7 @@ def rounded(adapter: Adapter) -> Adapter:
 def save_adapter(folder: Path, adapter: Adapter) -> None:
     """Write both files, each aside first and then renamed."""
     weights, card = pack(adapter)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     text = json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     write_bytes(folder / WEIGHTS, weights)
     write_bytes(folder / CARD, text.encode())

@@ -7,7 +7,8 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-from kusabi.backbones.model_folder import read_json
+from kusabi.backbones.digest import stored_digests, whole_digest
+from kusabi.backbones.model_folder import MINI, read_json
 from kusabi.errors import BackboneError, listed
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -43,6 +44,16 @@ def _shards(folder: Path) -> tuple[Path, ...]:
             f"{folder}: {len(wrong)} of {len(names)} weight files are missing: {listed(wrong)}; download them again"
         )
     return tuple(folder / name for name in names)
+
+
+def digest_now(source: str) -> str | None:
+    """Digest of the weights that a model folder holds now; None of a Hub id, which nobody is asked about.
+
+    Raises:
+        BackboneError: If they cannot be read.
+    """
+    path = MINI if source == "mini" else Path(source).expanduser()
+    return whole_digest(stored_digests(weight_files(path))) if path.is_dir() else None
 
 
 def stored_scalar(files: Iterable[Path], name: str) -> float:

@@ -16,13 +16,13 @@ from kusabi.backbones.digest import module_digest
 from kusabi.data.split import Folds, Split, few_shot_split
 from kusabi.errors import RunError, SpecError
 from kusabi.evaluation.stored import ABLATION, read_ablation
-from kusabi.files import write_bytes
+from kusabi.files import write_bytes, writing
 from kusabi.recipes.ablation_record import placement_file, record
 from kusabi.recipes.beside import refuse_beside
 from kusabi.recipes.environment import environment
 from kusabi.recipes.placements import FAMILIES, Trials, trials_of
-from kusabi.recipes.question import Question, pose, read_pictures
-from kusabi.recipes.run_folder import check_given, check_run, start_run, write_json
+from kusabi.recipes.question import Question, given_now, pose, read_pictures
+from kusabi.recipes.run_folder import check_given, check_run, json_lines, start_run, write_json
 from kusabi.recipes.trial import Side, measured
 from kusabi.recipes.watch import Watch, silent, stage
 from kusabi.spec import AUTO, AdaptSpec
@@ -73,19 +73,18 @@ def ablate(
     if spec.adapter.placement == AUTO:
         raise SpecError("--placement auto: an ablation tries it by itself; name the placement to compare with, or none")
     refuse_beside(spec, "ablate")
-    if check_run(out, spec, resume):
-        raise RunError(f"{out}: holds a run of 'adapt'; choose another --out")
+    check_run(out, spec, resume, "ablate")
     asked = {"trials": [family for family in FAMILIES if family in families], "seeds": seeds}
     if (out / ABLATION).exists():
         found = read_ablation(out)
         if found["asked"] == asked and set(families) <= set(FAMILIES):
-            check_given(out, {"data_digest": read_pictures(source, spec, watch).digest})
+            check_given(out, given_now(read_pictures(source, spec, watch), spec))
             return found
     question = pose(source, spec, device=device, threads=threads, watch=watch)
     tried = trials_of(question.backbone, spec.adapter, families)
     numbers = range(spec.seed, spec.seed + seeds)
     splits = {seed: few_shot_split(question.dataset, spec.data.shots, seed) for seed in numbers}
-    start_run(out, spec, environment() | {"command": command, "data_digest": question.dataset.digest})
+    start_run(out, spec, "ablate", environment() | {"command": command, **question.given()})
     before, lines = module_digest(question.backbone.module), Lines(out / TRIALS)
     total = seeds * (len(tried.placements) + 1)
     for seed, split in splits.items():
@@ -103,16 +102,17 @@ class Lines:
     def __init__(self, path: Path) -> None:
         self.path = path
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]  # a kill tears the last one
-        if "".join(whole) != text:
-            write_bytes(path, "".join(whole).encode())
-        self.known: dict[tuple[int, str], dict[str, Any]] = {}
-        for line in map(json.loads, whole):
-            self.known[line["seed"], line["placement"]] = line
+        whole = text[: text.rfind("\n") + 1]  # a kill tears the last line
+        if whole != text:
+            write_bytes(path, whole.encode())
+        try:
+            self.known = {(line["seed"], line["placement"]): line for line in json_lines(whole)}
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}: damaged ({error}); delete it to train its adapters again") from None
 
     def add(self, line: dict[str, Any]) -> None:
         """Keep one."""
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -19,7 +19,7 @@ from kusabi.recipes.evaluation_record import Scores, join, record
 from kusabi.recipes.fit_support import Fitted, fit_support
 from kusabi.recipes.judge import Answers, judge
 from kusabi.recipes.profile import Profile
-from kusabi.recipes.question import Question, given_now, pose
+from kusabi.recipes.question import Question, given_now, pose, read_pictures
 from kusabi.recipes.run_folder import check_given, check_run, finish_run, start_run, write_json
 from kusabi.recipes.thumbnails import thumbnails
 from kusabi.recipes.watch import Watch, silent
@@ -59,14 +59,14 @@ def adapt(
     Raises:
         KusabiError: Whatever the user can put right; nothing half-written is left.
     """
-    if check_run(out, spec, resume):
-        check_given(out, given_now(source, spec, watch))
+    if check_run(out, spec, resume, "adapt"):
+        check_given(out, given_now(read_pictures(source, spec, watch), spec))
         return read_evaluation(out)
     profiled = Profile(watch, device, since_start=since_start) if profile else None
     watch = profiled or watch
     began = time.perf_counter()
     question = pose(source, spec, device=device, threads=threads, watch=watch)
-    start_run(out, spec, environment() | {"command": command, **question.given()})
+    start_run(out, spec, "adapt", environment() | {"command": command, **question.given()})
     before = module_digest(question.backbone.module)
     watch("model checked", 1, 1)
     scores = [_answered(question, fitted, fold.query, watch) for fold, fitted in _folds(question, spec, watch)]

@@ -88,7 +88,7 @@ def compare_candidates(
         check_models(out, rows)
         if (out / COMPARISON).exists() and len(rows) == len(asked.backbones):
             return read_comparison(out)
-        start_run(out, spec, surroundings | given)
+        start_run(out, spec, "baseline", surroundings | given)
     for done, backbone in enumerate(asked.backbones):
         watch("candidates", done, len(asked.backbones))
         if backbone not in rows:

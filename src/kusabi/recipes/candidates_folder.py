@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kusabi.backbones.digest import stored_digests, whole_digest
-from kusabi.backbones.model_folder import MINI
-from kusabi.backbones.weights import weight_files
+from kusabi.backbones.weights import digest_now
 from kusabi.errors import RunError, SpecError, listed
 from kusabi.files import write_bytes
-from kusabi.recipes.run_folder import ENVIRONMENT, check_run
+from kusabi.recipes.run_folder import check_asked, check_run, json_lines
 from kusabi.spec import AdaptSpec
 
 CANDIDATES = "candidates.jsonl"
@@ -51,18 +49,8 @@ def check_comparison(folder: Path, spec: AdaptSpec, asked: CandidatesAsked, resu
     Raises:
         RunError: If something is in the way, or what is there was asked for something else.
     """
-    if check_run(folder, spec, resume):
-        raise RunError(f"{folder}: a run of 'adapt', not a comparison of models; choose another --out")
-    path = folder / ENVIRONMENT
-    if not path.exists():
-        return
-    there = json.loads(path.read_text(encoding="utf-8")).get("comparison")
-    if there is None:
-        raise RunError(f"{folder}: a run of another verb, not a comparison of models; choose another --out")
-    changed = [f"{key} is {there.get(key)!r} there, {here!r} here" for key, here in asked.to_json().items()
-               if there.get(key) != here]  # fmt: skip
-    if changed:
-        raise RunError(f"{folder}: asked for something else ({'; '.join(changed)}); choose another --out")
+    check_run(folder, spec, resume, "baseline")
+    check_asked(folder, "comparison", asked.to_json())
 
 
 def read_candidates(folder: Path) -> dict[str, dict[str, Any]]:
@@ -74,7 +62,7 @@ def read_candidates(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / CANDIDATES
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        rows = [json.loads(line) for line in text.splitlines()]
+        rows = json_lines(text)
         return {row["asked"]: row for row in rows if row["error"] is None}
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: damaged ({error}); delete it to measure its candidates again") from None
@@ -95,9 +83,8 @@ def check_models(folder: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """
     changed = []
     for asked, row in rows.items():
-        path = MINI if asked == "mini" else Path(asked).expanduser()
-        there = row["backbone"]["digest"]
-        if path.is_dir() and there != (here := whole_digest(stored_digests(weight_files(path)))):
+        there, here = row["backbone"]["digest"], digest_now(asked)
+        if here and there != here:
             changed.append(f"{asked} (digest {there[:12]} there, {here[:12]} here)")
     if changed:
         raise RunError(

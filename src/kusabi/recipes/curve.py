@@ -9,7 +9,6 @@
 - The frozen layers run once: over the views of all pictures that any draw needs, and over the pictures that judge.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,8 +37,8 @@ from kusabi.recipes.curve_folder import CurveAsked, check_curve, read_answers, w
 from kusabi.recipes.environment import environment
 from kusabi.recipes.fit_support import card
 from kusabi.recipes.judge import classifier
-from kusabi.recipes.question import Question, pose_on, read_pictures, use_device
-from kusabi.recipes.run_folder import ENVIRONMENT, check_given, settings, start_run, write_json
+from kusabi.recipes.question import Question, given_now, pose_on, read_pictures, use_device
+from kusabi.recipes.run_folder import began, check_given, settings, start_run, write_json
 from kusabi.recipes.watch import Watch, silent, stage
 from kusabi.spec import AdaptSpec
 from kusabi.training.learn import Setting, arrays_of, learn, rescale
@@ -90,12 +89,12 @@ def curve(
         use_device(device, threads)
     dataset = with_test_split(read_pictures(source, spec, watch), spec.seed)
     if finished:
-        check_given(out, {"data_digest": dataset.digest})
+        check_given(out, given_now(dataset, spec))
         return read_curve(out)
     supports = _supports(dataset, asked, spec.seed)
     question = pose_on(dataset, spec, device)
-    surroundings = {"command": command, "data_digest": dataset.digest, "curve": asked.to_json()}
-    start_run(out, spec, environment() | surroundings)
+    surroundings = {"command": command, **question.given(), "curve": asked.to_json()}
+    start_run(out, spec, "curve", environment() | surroundings)
     before = module_digest(question.backbone.module)
     placed = _settled(question, spec, supports[asked.shots[-1], 0], watch, out)
     question, spec = replace(question, plan=placed.plan), placed.spec
@@ -108,15 +107,15 @@ def curve(
             write_answers(out, list(lines.values()))
     watch("adapters", len(supports), len(supports))
     assert module_digest(question.backbone.module) == before, "training changed the frozen backbone"
-    began = json.loads((out / ENVIRONMENT).read_text(encoding="utf-8"))
-    found = _record(question, spec, asked, shared, [lines[at] for at in sorted(lines)], device, began)
+    found = _record(question, spec, asked, shared, [lines[at] for at in sorted(lines)], device, began(out))
     write_json(out / CURVE, found)
     return found
 
 
 def _settled(question: Question, spec: AdaptSpec, files: Sequence[str], watch: Watch, out: Path) -> Setting:
     """One placement for the whole curve, where pictures choose it: by the first draw of the most shots."""
-    support = [example for example in question.dataset.train if example.file in set(files)]
+    learned_from = set(files)
+    support = [example for example in question.dataset.train if example.file in learned_from]
     with torch.no_grad():
         text = class_texts(question.backbone, question.prompts)
     setting = Setting(
@@ -232,7 +231,7 @@ def _zero_shot(question: Question, shared: _Shared) -> NDArray[np.int64]:
 
 def _record(
     question: Question, spec: AdaptSpec, asked: CurveAsked, shared: _Shared, lines: Sequence[Mapping[str, Any]],
-    device: str, began: Mapping[str, Any],
+    device: str, first: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     dataset, truth = question.dataset, shared.truth
     zero_shot = _zero_shot(question, shared) == truth
@@ -270,6 +269,6 @@ def _record(
         "adapter": {"kind": spec.adapter.kind, "entries": lines[-1]["entries"]},
         "training": settings(spec, device, question.precision, len(lines[-1]["support"])),
         "backbone": question.backbone.card(),
-        "environment": {key: value for key, value in began.items() if key not in ("command", "data_digest", "curve")},
-        "command": began["command"],
+        "environment": {key: value for key, value in first.items() if key in environment()},
+        "command": first["command"],
     }  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 from kusabi.errors import RunError, SpecError
 from kusabi.evaluation.stored import CURVE
 from kusabi.files import write_bytes
-from kusabi.recipes.run_folder import ENVIRONMENT, check_run
+from kusabi.recipes.run_folder import check_asked, check_run, json_lines
 from kusabi.spec import AdaptSpec
 
 ANSWERS = "answers.jsonl"
@@ -60,16 +60,8 @@ def check_curve(folder: Path, spec: AdaptSpec, asked: CurveAsked, resume: bool) 
     Raises:
         RunError: If something is in the way, or what is there was asked for something else.
     """
-    check_run(folder, spec, resume)
-    path = folder / ENVIRONMENT
-    if path.exists():
-        there = json.loads(path.read_text(encoding="utf-8")).get("curve")
-        if there is None:
-            raise RunError(f"{folder}: a run of another verb, not a learning curve; choose another --out")
-        changed = [f"{key} is {there.get(key)!r} there, {here!r} here" for key, here in asked.to_json().items()
-                   if there.get(key) != here]  # fmt: skip
-        if changed:
-            raise RunError(f"{folder}: asked for something else ({'; '.join(changed)}); choose another --out")
+    check_run(folder, spec, resume, "curve")
+    check_asked(folder, "curve", asked.to_json())
     return (folder / CURVE).exists()
 
 
@@ -82,7 +74,7 @@ def read_answers(folder: Path) -> list[dict[str, Any]]:
     path = folder / ANSWERS
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        return [json.loads(line) for line in text.splitlines()]
+        return json_lines(text)
     except ValueError as error:
         raise RunError(f"{path}: damaged ({error}); delete it to train its adapters again") from None
 

@@ -43,7 +43,7 @@ def demo(
     source = textile_folder(out / "textile")
     specs = [build(FIELDS | {"seed": seed}) for seed in SEEDS]
     runs = [out / f"seed-{seed}" for seed in SEEDS]
-    waiting = [(run, spec) for run, spec in zip(runs, specs, strict=True) if not check_run(run, spec, resume=True)]
+    waiting = [(run, spec) for run, spec in zip(runs, specs, strict=True) if not check_run(run, spec, True, "adapt")]
     if waiting:
         _run_all(source, waiting, device, threads, command, watch)
     return runs
@@ -60,7 +60,7 @@ def _run_all(
         def named(stage: str, done: int, total: int, seed: int = spec.seed, **facts: Any) -> None:
             watch(f"seed {seed}: {stage}", done, total, **facts)
 
-        start_run(run, spec, environment() | {"command": command, **question.given()})
+        start_run(run, spec, "adapt", environment() | {"command": command, **question.given()})
         fitted.append(fit_one(question, spec, question.split.support, named, run))
     began = time.perf_counter()
     split = first.split

@@ -9,6 +9,7 @@ import torch
 from kusabi.adapters.targets import Plan, plan
 from kusabi.backbones.backbone import Backbone
 from kusabi.backbones.dual_encoder import load_backbone
+from kusabi.backbones.weights import digest_now
 from kusabi.data.dataset import Dataset
 from kusabi.data.prompts import class_prompts
 from kusabi.data.source import read_dataset
@@ -37,20 +38,21 @@ class Question:
 
     def given(self) -> dict[str, Any]:
         """What the answer depends on beside the spec, by digest: a run that is gone on with must find the same."""
-        return _given(self.dataset, self.beside.digests)
+        return _given(self.dataset, self.backbone.digest, self.beside.digests)
 
 
-def given_now(source: str, spec: AdaptSpec, watch: Watch) -> dict[str, Any]:
+def given_now(dataset: Dataset, spec: AdaptSpec) -> dict[str, Any]:
     """As ``Question.given``, without loading the model: for a finished run, which needs to know no more.
 
     Raises:
-        DataError, AdapterError: If the pictures, or the adapters beside, cannot be read.
+        BackboneError, AdapterError: If the weights, or the adapters beside, cannot be read.
     """
-    return _given(read_pictures(source, spec, watch), digests_beside(spec.adapter.beside))
+    return _given(dataset, digest_now(spec.backbone.backbone), digests_beside(spec.adapter.beside))
 
 
-def _given(dataset: Dataset, beside: Sequence[str]) -> dict[str, Any]:
-    return {"data_digest": dataset.digest} | ({"beside": list(beside)} if beside else {})
+def _given(dataset: Dataset, backbone: str | None, beside: Sequence[str]) -> dict[str, Any]:
+    known = {"data_digest": dataset.digest} | ({"backbone_digest": backbone} if backbone else {})
+    return known | ({"beside": list(beside)} if beside else {})
 
 
 def pose(source: str, spec: AdaptSpec, *, device: str, threads: int | None, watch: Watch) -> Question:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kusabi.errors import CheckpointError, RunError
 from kusabi.evaluation.stored import EVALUATION, SPEC
-from kusabi.files import write_bytes
+from kusabi.files import check_place, make_folder, write_bytes, writing
 from kusabi.spec import AdaptSpec
 from kusabi.spec_file import read_spec, write_toml
 from kusabi.training.fit import Record, peak_rate
@@ -28,19 +28,30 @@ ENVIRONMENT, METRICS, CHECKPOINT, ADAPTER = "environment.json", "metrics.jsonl",
 _ASIDE = re.compile(r"\..+\.\d+")  # as kusabi.files names them
 
 
-def check_run(folder: Path, spec: AdaptSpec, resume: bool) -> bool:
-    """Whether a run may go there; True when it is finished already. Nothing is written.
+def check_run(folder: Path, spec: AdaptSpec, resume: bool, verb: str) -> bool:
+    """Whether a run may go there; True when it is a finished one of ``adapt``. Nothing is written.
+
+    Args:
+        folder: The run.
+        spec: What is asked.
+        resume: Whether what is there may be gone on with.
+        verb: Of the command line, that asks it.
 
     Raises:
-        RunError: If something is in the way, or the run there was asked for something else.
+        RunError: If something is in the way, or the run there was asked for something else, or by another verb.
+        FileError: If nothing can be written there.
     """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: a file is in the way; choose another --out")
+    check_place(folder)
     if not folder.exists() or not any(folder.iterdir()):
         return False
     if not resume:
         raise RunError(f"{folder}: exists already; go on with it by --resume, or choose another --out")
     if (folder / SPEC).exists():
+        there = began(folder).get("verb", verb)
+        if there != verb:
+            raise RunError(f"{folder}: of 'kusabi {there}', which goes on with it by --resume; choose another --out")
         _check_same(folder, spec)
         return (folder / EVALUATION).exists()
     if not all(_ASIDE.fullmatch(path.name) for path in folder.iterdir()):
@@ -62,23 +73,38 @@ def adapter_folder(run: Path) -> Path:
     return folder
 
 
+def began(folder: Path) -> dict[str, Any]:
+    """What is known of the beginning of a run; nothing where there is none.
+
+    Raises:
+        RunError: If the file is damaged.
+    """
+    path = folder / ENVIRONMENT
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path}: damaged ({error}); choose another --out") from None
+
+
 def check_given(folder: Path, given: Mapping[str, Any]) -> None:
     """Refuse to go on with a run, or to hand out its results, where the answer would be to something else.
 
     Args:
         folder: The run.
-        given: What the answer depends on beside the spec: ``data_digest``, and ``beside`` where there are others.
+        given: What the answer depends on beside the spec: ``data_digest``; ``backbone_digest`` where it is known;
+            ``beside`` where there are others.
 
     Raises:
-        RunError: If the pictures, or the adapters beside, are not those that the run began with.
+        RunError: If the pictures, the model, or the adapters beside, are not those that the run began with.
     """
-    path = folder / ENVIRONMENT
-    began = json.loads(path.read_text(encoding="utf-8")) if path.exists() else given
+    first = began(folder) or given
     changed = {}
-    if began["data_digest"] != given["data_digest"]:
-        changed["the pictures"] = ([began["data_digest"]], [given["data_digest"]])
-    if began.get("beside", []) != given.get("beside", []):
-        changed["the adapters beside"] = (began.get("beside", []), given.get("beside", []))
+    for what, key in (("the pictures", "data_digest"), ("the weights of the model", "backbone_digest")):
+        there, here = first.get(key), given.get(key)
+        if there and here and there != here:
+            changed[what] = ([there], [here])
+    if first.get("beside", []) != given.get("beside", []):
+        changed["the adapters beside"] = (first.get("beside", []), given.get("beside", []))
     if changed:
         digests = [f"{_short(there)} there, {_short(here)} here" for there, here in changed.values()]
         raise RunError(
@@ -91,16 +117,35 @@ def _short(digests: Sequence[str]) -> str:
     return " + ".join(digest[:12] for digest in digests) or "none"
 
 
-def start_run(folder: Path, spec: AdaptSpec, surroundings: Mapping[str, Any]) -> None:
-    """Write what was asked, on what machine and of which pictures; a run that is taken up must ask the same.
+def check_asked(folder: Path, key: str, asked: Mapping[str, Any]) -> None:
+    """Refuse to go on with what a verb was asked otherwise than by its spec.
+
+    Args:
+        folder: The run.
+        key: Of what it was asked, in its environment.
+        asked: Now.
+
+    Raises:
+        RunError: Naming every difference.
+    """
+    there = began(folder).get(key, asked)
+    changed = [f"{name} is {there.get(name)!r} there, {here!r} here" for name, here in asked.items()
+               if there.get(name) != here]  # fmt: skip
+    if changed:
+        raise RunError(f"{folder}: asked for something else ({'; '.join(changed)}); choose another --out")
+
+
+def start_run(folder: Path, spec: AdaptSpec, verb: str, surroundings: Mapping[str, Any]) -> None:
+    """Write what was asked, by which verb, on what machine and of which pictures; taken up, it must ask the same.
 
     Raises:
         RunError: As ``check_given`` does.
+        FileError: If the disk refuses.
     """
     check_given(folder, surroundings)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_bytes(folder / SPEC, write_toml(spec).encode())
-    write_json(folder / ENVIRONMENT, surroundings)
+    write_json(folder / ENVIRONMENT, {"verb": verb, **surroundings})
 
 
 def finish_run(folder: Path, evaluation: Mapping[str, Any]) -> None:
@@ -117,7 +162,8 @@ def _check_same(folder: Path, spec: AdaptSpec) -> None:
     if there.digest == spec.digest:
         return
     old, new = _flat(there.model_dump(mode="json")), _flat(spec.model_dump(mode="json"))
-    changed = [f"{key} is {old.get(key)!r} there, {new.get(key)!r} here" for key in new if old.get(key) != new[key]]
+    differing = [key for key in old | new if old.get(key) != new.get(key)]
+    changed = [f"{key} is {old.get(key)!r} there, {new.get(key)!r} here" for key in differing]
     raise RunError(f"{folder}: this run was asked for something else ({'; '.join(changed)}); choose another --out")
 
 
@@ -132,6 +178,11 @@ def write_json(path: Path, content: Any) -> None:
     """Write plain data; floats must be finite."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_bytes(path, text.encode())
+
+
+def json_lines(text: str) -> list[dict[str, Any]]:
+    """A value a line. Only a line feed ends one: names may hold what Unicode takes for the end of a line."""
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -164,7 +215,8 @@ def trim_metrics(folder: Path, step: int) -> None:
 
 def append_record(folder: Path, record: Record) -> None:
     """Add one line to the metrics."""
-    with (folder / METRICS).open("a", encoding="utf-8") as file:
+    path = folder / METRICS
+    with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(record)) + "\n")
 
 

@@ -16,7 +16,7 @@ from kusabi.evaluation.stored import (
     read_evaluation,
     read_thumbnails,
 )
-from kusabi.files import write_bytes
+from kusabi.files import make_folder, write_bytes
 from kusabi.report.ablation_page import render_ablation
 from kusabi.report.candidates_page import render_comparison
 from kusabi.report.curve_page import render_curve
@@ -70,6 +70,6 @@ def _name(language: str) -> str:
 
 
 def _written(page: Path, content: str) -> Path:
-    page.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(page.parent)
     write_bytes(page, content.encode())
     return page
