@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,11 +13,12 @@ from kusabi.adapters.attach import attached
 from kusabi.adapters.checkpoint import load_adapter, save_adapter
 from kusabi.adapters.compose import compose as compose_deltas
 from kusabi.adapters.compose_adapters import compose_adapters, labels_of
-from kusabi.errors import AdapterError, CheckpointError, KusabiError, RunError, SpecError
+from kusabi.errors import AdapterError, CheckpointError, DataError, KusabiError, RunError, SpecError
 from kusabi.recipes.adapt import adapt
 from kusabi.recipes.compose import compose
 from kusabi.recipes.export import export
 from kusabi.recipes.judge import classifier
+from kusabi.recipes.new_classes import new_prompts
 from kusabi.recipes.stored_adapter import evaluate_stored, open_adapter, predict
 from kusabi.spec_file import build
 
@@ -95,8 +97,18 @@ def test_composed_adapters_of_two_tasks_know_all_classes_and_are_an_ordinary_ada
         assert one["composed"]["accuracy"] <= one["composed_among_own"]["accuracy"] and not one["learned_from"]
     (answer,) = predict(out, [next((shop / "parts" / "test" / "cat").iterdir())], backbone=model)
     assert set(answer["scores"]) == set(made.card["classes"])
+    (answer,) = predict(out, [next((shop / "parts" / "test" / "cat").iterdir())], also=["bolt"], backbone=model)
+    assert set(answer["scores"]) == {*made.card["classes"], "bolt"}
     exported = export(out, tmp_path / "merged", "merged", backbone=model)
     assert json.loads((exported / "kusabi.json").read_text())["classes"] == made.card["classes"]
+
+
+def test_new_classes_of_adapters_with_other_templates_are_refused(shop):
+    a, b = (load_adapter(shop / name / "adapter") for name in "ab")
+    data = {**b.card["spec"]["data"], "templates": ["the {}"]}
+    b = replace(b, card={**b.card, "spec": {**b.card["spec"], "data": data}})
+    with pytest.raises(DataError, match="whose templates differ"):
+        new_prompts(compose_adapters([a, b], ["a", "b"], [1, 1]), ["bolt"])
 
 
 def test_a_low_rank_adapter_among_them_is_composed_and_attached_as_both_are(shop, tiny, tmp_path):

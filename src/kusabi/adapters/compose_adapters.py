@@ -136,6 +136,8 @@ def _card(
          "data": card.get("data"), "classes": list(card["classes"])}
         for label, card, weight in zip(labels, cards, weights, strict=True)
     ]  # fmt: skip
+    known = [(card.get("spec") or {}).get("data", {}) for card in cards]
+    alike = all("templates" in data and data["templates"] == known[0]["templates"] for data in known)
     return {
         "classes": list(head.classes),
         "prompts": [list(of_class) for of_class in head.prompts],
@@ -147,6 +149,6 @@ def _card(
             "digest": hashlib.sha256("".join(sorted(card["digest"] for card in cards)).encode()).hexdigest(),
             "support_pictures": sum(pictures),
         },
-        "spec": {"backbone": resident},
+        "spec": {"backbone": resident} | ({"data": {"templates": known[0]["templates"]}} if alike else {}),
         "composition": {"how": how, "density": density, "sources": sources},
     }

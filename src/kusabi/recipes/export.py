@@ -61,7 +61,7 @@ def export(run: Path, out: Path, form: str, *, backbone: str | None = None, dtyp
     if form == "onnx":
         export_onnx(out, module, stored.backbone.embed_images, adapter, head)
         return out
-    source = locate(stored.source, adapter.card["backbone"]["revision"]).path
+    source = locate(stored.source, stored.revision).path
     files = weight_files(source)
     names = names_in_memory(module, stored_digests(files))
     export_merged(out, module, adapter, head, source, files, names, stored.backbone.dtype)

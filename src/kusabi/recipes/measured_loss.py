@@ -12,7 +12,7 @@ from kusabi.data.source import read_dataset
 from kusabi.evaluation.comparison import compare
 from kusabi.evaluation.evaluate import evaluate
 from kusabi.recipes.judge import judge
-from kusabi.recipes.stored_adapter import check_classes
+from kusabi.recipes.stored_adapter import check_classes, learned_from
 from kusabi.recipes.watch import Watch, stage
 
 SHOWN = ("accuracy", "interval", "balanced_accuracy", "nll", "n")
@@ -61,7 +61,7 @@ def measured_loss(
             "adapter": label,
             "data": dataset.name,
             "data_digest": dataset.digest,
-            "learned_from": not dataset.test and dataset.digest == (adapter.card.get("data") or {}).get("digest"),
+            "learned_from": learned_from(dataset, adapter),
             "zero_shot": _numbers(answers.zero_shot, truth, own),
             "alone": _numbers(alone, truth, own),
             "composed": _numbers(together, truth_in_union, union),

@@ -55,14 +55,18 @@ def new_prompts(adapter: Adapter, names: Sequence[str]) -> Prompts:
         names: Of the new classes; underscores and hyphens are read as spaces.
 
     Raises:
-        DataError: Naming what the adapter knows already, what was given twice, or what has no words.
+        DataError: Naming what the adapter knows already, what was given twice, or what has no words; or if composing
+            left no templates.
     """
     known = [name for name in names if name in adapter.card["classes"]]
     twice = sorted({name for name in names if names.count(name) > 1})
     if known or twice:
         which = enumerated([f"'{name}'" for name in known or twice])
         raise DataError(f"{which}: {'the adapter has these classes already' if known else 'given more than once'}")
-    return class_prompts(names, adapter.card["spec"]["data"]["templates"], {})
+    asked = (adapter.card.get("spec") or {}).get("data", {})
+    if "templates" not in asked:
+        raise DataError("this adapter is composed of some whose templates differ, so that new classes have none")
+    return class_prompts(names, asked["templates"], {})
 
 
 def weakened(adapter: Adapter) -> tuple[AdapterPart, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from kusabi.adapters.attach import attached
@@ -17,10 +18,11 @@ from kusabi.adapters.prototypes import Prototypes
 from kusabi.backbones.backbone import Backbone
 from kusabi.backbones.dual_encoder import load_backbone
 from kusabi.backbones.preprocessing import pixels
+from kusabi.data.ahead import made_ahead
 from kusabi.data.dataset import Dataset
 from kusabi.data.picture import open_picture
 from kusabi.data.source import read_dataset
-from kusabi.errors import DataError, KusabiError
+from kusabi.errors import DataError
 from kusabi.evaluation.stored import SPEC
 from kusabi.recipes.evaluation_record import Scores, compared
 from kusabi.recipes.judge import classifier, judge
@@ -31,14 +33,20 @@ from kusabi.recipes.watch import Watch, silent, stage
 from kusabi.spec_file import read_spec
 from kusabi.training.views import BLOCK
 
+LEARNED = (
+    "these are the pictures that the adapter was made from: those it learned from judge it here, and make it look "
+    "better than it is; its own evaluation leaves them out"
+)
+
 
 @dataclass(frozen=True)
 class StoredAdapter:
-    """An adapter and the backbone it was made for; ``source`` is where that was loaded from, just now."""
+    """An adapter and the backbone it was made for; ``source`` and ``revision`` say where that was loaded from."""
 
     adapter: Adapter
     backbone: Backbone
     source: str
+    revision: str | None
 
 
 def open_adapter(
@@ -62,12 +70,14 @@ def open_adapter(
     spec_file = folder.parent / SPEC
     recorded = read_spec(spec_file).backbone.backbone if spec_file.exists() else made["source"]
     source = backbone or recorded
+    # A folder has no revisions, and a mirror its own; whose weights these are is checked by their digests.
+    revision = made["revision"] if source == made["source"] and not Path(source).expanduser().is_dir() else None
     model = load_backbone(
-        source, revision=made["revision"], dtype=dtype or asked["dtype"], device=device,
+        source, revision=revision, dtype=dtype or asked["dtype"], device=device,
         input_size=made["preprocessing"]["size"], fit=made["preprocessing"]["fit"],
     )  # fmt: skip
     check_backbone(adapter.card, model.digest, model.tensor_digests, model.preprocessing.to_json())
-    return StoredAdapter(adapter, model, source)
+    return StoredAdapter(adapter, model, source, revision)
 
 
 def evaluate_stored(
@@ -87,6 +97,7 @@ def evaluate_stored(
     card = stored.adapter.card
     check_classes(dataset, card["classes"])
     query = dataset.test or dataset.train
+    notes = [*dataset.notes, *([LEARNED] if learned_from(dataset, stored.adapter) else [])]
     answers = judge(stored.backbone, dataset, query, card["prompts"], [stored.adapter], watch)
     scores = Scores(
         [example.file for example in query],
@@ -95,11 +106,16 @@ def evaluate_stored(
         answers.seconds,
     )
     return {
-        "task": {"name": dataset.name, "classes": card["classes"], "notes": list(dataset.notes),
+        "task": {"name": dataset.name, "classes": card["classes"], "notes": notes,
                  "data_digest": dataset.digest, "learned_from": card["data"]},
         **compared(scores, card["classes"], ("zero_shot", "adapted")),
         "backbone": stored.backbone.card(),
     }  # fmt: skip
+
+
+def learned_from(dataset: Dataset, adapter: Adapter) -> bool:
+    """Whether pictures that an adapter learned from are among those that would judge it."""
+    return not dataset.test and dataset.digest == (adapter.card.get("data") or {}).get("digest")
 
 
 def check_classes(dataset: Dataset, classes: Sequence[str]) -> None:
@@ -135,19 +151,24 @@ def predict(
         DataError: Naming every picture that cannot be read, or a further class that is none; nothing is answered then.
     """
     use_device(device, threads)
-    pictures = _open_all(images)
     stored = open_adapter(run, backbone=backbone, device=device)
     more = new_prompts(stored.adapter, also) if also else ()
     classes = [*stored.adapter.card["classes"], *also]
     head = classifier(stored.backbone, stored.adapter)
     found: list[dict[str, Any]] = []
-    for start in range(0, len(pictures), BLOCK):
-        shown = pixels(pictures[start : start + BLOCK], stored.backbone.preprocessing).to(stored.backbone.device)
-        probabilities = _probabilities(stored, head, shown, more)
-        for path, row in zip(images[start : start + BLOCK], probabilities, strict=True):
+    problems: list[str] = []
+    blocks = [images[start : start + BLOCK] for start in range(0, len(images), BLOCK)]
+    for paths, opened in zip(blocks, made_ahead(_opened, blocks), strict=True):
+        problems += [str(one) for one in opened if isinstance(one, DataError)]
+        if problems:
+            continue  # all of them are named, and none is answered
+        shown = pixels([one for one in opened if not isinstance(one, DataError)], stored.backbone.preprocessing)
+        for path, row in zip(paths, _probabilities(stored, head, shown.to(stored.backbone.device), more), strict=True):
             scores = {name: float(p) for name, p in zip(classes, row, strict=True)}
             found.append({"file": str(path), "label": classes[int(row.argmax())], "scores": scores})
-        watch("pictures", len(found), len(pictures))
+        watch("pictures", len(found), len(images))
+    if problems:
+        raise DataError("; ".join(problems))
     return found
 
 
@@ -162,13 +183,8 @@ def _probabilities(stored: StoredAdapter, head: Prototypes, shown: Tensor, more:
     return joined(own, text_logits(backbone, weakened(stored.adapter), prompts, lambda: backbone.embed_images(shown)))
 
 
-def _open_all(images: Sequence[Path]) -> list[Any]:
-    opened, problems = [], []
-    for path in images:
-        try:
-            opened.append(open_picture(path))
-        except KusabiError as error:
-            problems.append(str(error))
-    if problems:
-        raise DataError("; ".join(problems))
-    return opened
+def _opened(path: Path) -> Image.Image | DataError:
+    try:
+        return open_picture(path)
+    except DataError as error:
+        return error

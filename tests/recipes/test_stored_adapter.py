@@ -1,0 +1,69 @@
+"""Questions to an adapter on disk, of a tiny model."""
+
+import gc
+import shutil
+import weakref
+from dataclasses import replace
+
+import pytest
+
+from kusabi.adapters.checkpoint import load_adapter, save_adapter
+from kusabi.errors import AdapterError, DataError
+from kusabi.recipes import stored_adapter as module
+from kusabi.recipes.adapt import adapt
+from kusabi.recipes.stored_adapter import LEARNED, evaluate_stored, open_adapter, predict
+from kusabi.spec_file import build
+from kusabi.training.views import BLOCK
+
+QUICK = {
+    "data": {"views": 1, "shots": 2},
+    "adapter": {"layers": "last-1", "budget": 50, "support_rule": "random"},
+    "training": {"steps": 1},
+}
+
+
+@pytest.fixture
+def run(tiny, tiles, tmp_path):
+    folder = tiles(train=6, test=0)
+    adapt(str(folder), build({**QUICK, "backbone": {"backbone": str(tiny("clip"))}}), tmp_path / "run")
+    return tmp_path / "run", folder
+
+
+def test_a_local_copy_answers_for_an_adapter_that_was_made_on_the_hub(run, tiny, tmp_path):
+    adapter = load_adapter(run[0] / "adapter")
+    card = {**adapter.card, "backbone": {**adapter.card["backbone"], "source": "owner/clip", "revision": "0123abc"}}
+    save_adapter(tmp_path / "carried", replace(adapter, card=card))
+    opened = open_adapter(tmp_path / "carried", backbone=str(tiny("clip")))
+    assert opened.backbone.digest == card["backbone"]["digest"] and opened.revision is None
+    with pytest.raises(AdapterError, match="another backbone"):
+        open_adapter(tmp_path / "carried", backbone=str(tiny("siglip")))
+
+
+def test_pictures_that_were_learned_from_are_told(run, tiles):
+    assert LEARNED in evaluate_stored(run[0], str(run[1]))["task"]["notes"]
+    shutil.rmtree(run[1])
+    assert LEARNED not in evaluate_stored(run[0], str(tiles(train=5, test=0)))["task"]["notes"]
+
+
+def test_few_pictures_are_in_memory_at_a_time(run, monkeypatch):
+    real, alive, most = module.open_picture, set(), []
+
+    def counted(path):
+        picture = real(path)
+        alive.add(id(picture))
+        weakref.finalize(picture, alive.discard, id(picture))
+        most.append(len(alive))
+        return picture
+
+    monkeypatch.setattr(module, "open_picture", counted)
+    picture = next(run[1].rglob("*.png"))
+    gc.collect()
+    assert len(predict(run[0], [picture] * (6 * BLOCK))) == len(most) == 6 * BLOCK
+    assert max(most) <= 3 * BLOCK
+
+
+def test_every_unreadable_picture_is_named_and_none_is_answered(run, tmp_path):
+    good, bad = next(run[1].rglob("*.png")), [tmp_path / "torn.png", tmp_path / "gone.png"]
+    bad[0].write_bytes(good.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"torn\.png.*gone\.png"):
+        predict(run[0], [good, bad[0], *[good] * (2 * BLOCK), bad[1]])
