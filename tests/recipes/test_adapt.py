@@ -88,3 +88,12 @@ def test_a_profile_accounts_for_the_time_of_the_run_and_changes_nothing_else(tin
     same = ("task", "adapter", "adapted", "zero_shot", "linear_probe", "flips", "pictures")
     assert [found[key] for key in same] == [plain[key] for key in same]
     assert adapt(str(folder), spec, tmp_path / "plain", resume=True, profile=True) == plain, "a finished run stays"
+
+
+def test_one_picture_a_class_is_one_shot_whatever_was_asked(tiny, tiles, tmp_path):
+    folder, stored = tiles(train=1, test=2), []
+    for shots in (1, 16):
+        fields = {"data": {"shots": shots, "views": 2}, "training": {"steps": 2}, "adapter": {"budget": 50}}
+        adapt(str(folder), build({**fields, "backbone": {"backbone": str(tiny("clip"))}}), tmp_path / str(shots))
+        stored.append((tmp_path / str(shots) / "adapter" / "adapter.safetensors").read_bytes())
+    assert stored[0] == stored[1]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kusabi.training.anchors import anchors, means_share, text_pictures
-from kusabi.training.head import fit_head, logistic_fit, refit_like
+from kusabi.training.head import SCALE_PRIOR, STRENGTH_PRIOR, fit_head, logistic_fit, refit_like
 
 
 def unit(rows):
@@ -118,3 +118,22 @@ def test_the_choices_of_one_head_on_its_own_features_are_that_head():
     head = fit_head(rows, labels, pictures, centres)
     again = refit_like(head, rows, labels, centres)
     assert np.array_equal(again.weights, head.weights) and np.array_equal(again.offsets, head.offsets)
+
+
+def test_a_class_with_one_picture_leaves_the_choices_to_the_others():
+    rows, labels, pictures, _ = clusters(12, classes=6, spread=0.8)
+    nothing = unit(np.random.default_rng(1).normal(size=(6, 16)))
+    kept = (labels != 5) | (np.cumsum(labels == 5) == 1)
+    head = fit_head(rows[kept], labels[kept], pictures[kept], nothing)
+    others = fit_head(rows[labels != 5], labels[labels != 5], pictures[labels != 5], nothing[:5])
+    assert head.probe_share == 0.5 and head.strength != STRENGTH_PRIOR and head.share == others.share > 0.5
+    fresh, truth, _, _ = clusters(100, classes=6, spread=0.8)
+    told = truth != 5
+    assert accuracy(head, fresh[told], truth[told]) > accuracy(others, fresh[told], truth[told]) - 0.05
+
+
+def test_where_one_class_alone_has_several_pictures_nothing_is_held_out():
+    rows, labels, pictures, centres = clusters(6)
+    kept = (labels == 0) | (np.arange(len(labels)) % 6 == 0)
+    head = fit_head(rows[kept], labels[kept], pictures[kept], centres)
+    assert (head.scale, head.strength) == (SCALE_PRIOR, STRENGTH_PRIOR)

@@ -27,7 +27,7 @@ from kusabi.recipes.trial import Side, measured
 from kusabi.recipes.watch import Watch, silent, stage
 from kusabi.spec import AUTO, AdaptSpec
 from kusabi.spec_file import PLACEMENT
-from kusabi.training.learn import Setting
+from kusabi.training.learn import Setting, mean_shots
 from kusabi.training.placed import at
 from kusabi.training.placement_choice import choose_placement, pulls
 from kusabi.training.texts import class_texts
@@ -129,7 +129,8 @@ def _one_seed(
     backbone = question.backbone
     with torch.no_grad():
         text = class_texts(backbone, question.prompts)
-    setting = Setting(backbone, question.prompts, text, question.plan, spec, question.precision, spec.data.shots)
+    shots = mean_shots(len(split.support), len(question.prompts))
+    setting = Setting(backbone, question.prompts, text, question.plan, spec, question.precision, shots)
     side = _shown(question, split, spec, watch)
     if auto is None:
         found = pulls(setting, side.support)

@@ -41,7 +41,7 @@ from kusabi.recipes.question import Question, given_now, pose_on, read_pictures,
 from kusabi.recipes.run_folder import began, check_given, settings, start_run, write_json
 from kusabi.recipes.watch import Watch, silent, stage
 from kusabi.spec import AdaptSpec
-from kusabi.training.learn import Setting, arrays_of, learn, rescale
+from kusabi.training.learn import Setting, arrays_of, learn, mean_shots, rescale
 from kusabi.training.scale_choice import choose_scales
 from kusabi.training.texts import class_texts
 from kusabi.training.views import Views, adapted_features, encode_views
@@ -119,7 +119,13 @@ def _settled(question: Question, spec: AdaptSpec, files: Sequence[str], watch: W
     with torch.no_grad():
         text = class_texts(question.backbone, question.prompts)
     setting = Setting(
-        question.backbone, question.prompts, text, question.plan, spec, question.precision, spec.data.shots
+        question.backbone,
+        question.prompts,
+        text,
+        question.plan,
+        spec,
+        question.precision,
+        mean_shots(len(support), len(question.prompts)),
     )
     return settled(setting, question.dataset, support, watch=watch, run=out)
 
@@ -193,7 +199,8 @@ def _line(
     chosen = torch.tensor([file in learned_from for file in shared.files], device=shared.pool.labels.device)
     views = shared.pool.only(chosen.repeat(spec.data.views))
     backbone = question.backbone
-    setting = Setting(backbone, question.prompts, shared.text, question.plan, spec, question.precision, shots)
+    held = mean_shots(len(support), len(question.prompts))
+    setting = Setting(backbone, question.prompts, shared.text, question.plan, spec, question.precision, held)
     learned = learn(setting, views)
     scales = choose_scales(setting, views)
     rescale(setting, views, learned, scales.alpha, scales.head_alpha)

@@ -23,7 +23,7 @@ from kusabi.recipes.run_folder import ADAPTER, append_record, load_checkpoint, s
 from kusabi.recipes.watch import Watch, once, stage
 from kusabi.spec import AdaptSpec
 from kusabi.training.fit import FitState, Record
-from kusabi.training.learn import Learned, Setting, arrays_of, learn, rescale, starting
+from kusabi.training.learn import Learned, Setting, arrays_of, learn, mean_shots, rescale, starting
 from kusabi.training.scale_choice import Scales, choose_scales
 from kusabi.training.texts import class_texts
 from kusabi.training.views import Views, encode_views
@@ -52,7 +52,9 @@ def fit_support(
     with torch.no_grad():
         text = class_texts(backbone, prompts)
     watch("class names", 1, 1)
-    asked = Setting(backbone, prompts, text, plan, spec, precision, spec.data.shots, beside.taken)
+    asked = Setting(
+        backbone, prompts, text, plan, spec, precision, mean_shots(len(support), len(prompts)), beside.taken
+    )
     setting = settled(asked, dataset, support, watch=watch, run=run)
     views = encode_views(
         backbone, dataset, support, setting.plan.first_layer.get("vision"), views=spec.data.views,

@@ -58,12 +58,16 @@ def log_loss(logits: Rows, labels: NDArray[np.int64]) -> float:
 def anchor_choice(
     features: Rows, labels: NDArray[np.int64], text: Rows, fold: NDArray[np.int64], shares: Sequence[float]
 ) -> tuple[float, float]:
-    """Share of the means, and sharpness, of the lowest log-loss on pictures of other folds than the means are of."""
+    """Share of the means, and sharpness, of the lowest log-loss on pictures of other folds than the means are of.
+
+    ``fold`` is -1 for rows that are never judged.
+    """
+    judged = fold >= 0
     losses: dict[tuple[float, float], float] = {}
     for share in shares:
         cosines = np.empty((len(features), len(text)))
         for index in range(fold.max() + 1):
             inside, outside = fold != index, fold == index
             cosines[outside] = features[outside] @ anchors(features[inside], labels[inside], text, share).T
-        losses |= {(share, scale): log_loss(scale * cosines, labels) for scale in SCALES}
+        losses |= {(share, scale): log_loss(scale * cosines[judged], labels[judged]) for scale in SCALES}
     return min(losses, key=lambda choice: losses[choice])

@@ -55,7 +55,7 @@ def fit_head(
     """
     features, text = features.astype(np.float64), text.astype(np.float64)
     fold = _folds(labels, pictures)
-    if fold.max() == 0:
+    if fold.max() < 0:
         told = means_share(features, labels, pictures, text)
         share, probe_share = told if share is None else share, told
         scale, strength, probe_strength = SCALE_PRIOR, STRENGTH_PRIOR, STRENGTH_PRIOR
@@ -140,11 +140,17 @@ def _fitted(
 
 
 def _folds(labels: NDArray[np.int64], pictures: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Fold of every row: the pictures of a class are dealt out in turn; all zero where a class has but one."""
+    """Fold of every row: the pictures of a class are dealt out in turn. -1 is held out by none.
+
+    That is the only picture of its class, and all of them where fewer than two classes have more.
+    """
     per_class = [np.unique(pictures[labels == c]) for c in np.unique(labels)]
-    folds = min(FOLDS, *(len(of_class) for of_class in per_class), len(pictures))
-    dealt = {picture: i % folds for i, picture in enumerate(np.concatenate(per_class).tolist())}
-    return np.array([dealt[picture] for picture in pictures.tolist()])
+    several = [of_class for of_class in per_class if len(of_class) > 1]
+    if len(several) < 2:
+        return np.full(len(pictures), -1)
+    folds = min(FOLDS, *(len(of_class) for of_class in several))
+    dealt = {picture: i % folds for i, picture in enumerate(np.concatenate(several).tolist())}
+    return np.array([dealt.get(picture, -1) for picture in pictures.tolist()])
 
 
 def _strength_choice(

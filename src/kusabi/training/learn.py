@@ -33,8 +33,8 @@ Each = Callable[[FitState, Record], None]
 class Setting:
     """What every training of one run shares.
 
-    ``text`` ``(C, D)`` are the frozen embeddings of the prompts, ``taken`` the positions of weights that other adapters
-    train, which a sparse delta leaves to them.
+    ``text`` ``(C, D)`` are the frozen embeddings of the prompts, ``shots`` the labelled pictures a class as there are
+    (``mean_shots``), ``taken`` the positions of weights that other adapters train, which a sparse delta leaves to them.
     """
 
     backbone: Backbone
@@ -45,6 +45,11 @@ class Setting:
     precision: str
     shots: int
     taken: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def mean_shots(pictures: int, classes: int) -> int:
+    """Labelled pictures a class in the mean, rounded down, at least 1: as many as were asked for may not be there."""
+    return max(1, pictures // classes)
 
 
 @dataclass(frozen=True)
