@@ -226,7 +226,7 @@ class TrainingSpec(_Part):
     warmup_ratio: float = Field(
         default=0.1, ge=0, le=1, description="Share of the updates in which step sizes rise to their peak."
     )
-    value_decay: float = Field(default=0.1, ge=0, description="L2 on the values; divided by the labelled pictures a class.")
+    value_decay: float = Field(default=0.1, ge=0, description="L2 on the values; divided by the labels a class.")
     precision: Literal["auto", "bfloat16", "float32"] = Field(
         default="auto", description="auto: bfloat16 where it is fast."
     )

@@ -141,6 +141,26 @@ def test_an_open_depth_is_settled_once_and_kept_with_the_run(tiles, tmp_path, mo
     assert (tmp_path / "deep" / "adapter" / "adapter.safetensors").read_bytes() == weights["deep"]
 
 
+def test_the_placement_to_compare_with_is_what_adapt_would_settle_on(tiles, small, tmp_path, monkeypatch):
+    folder = str(tiles(train=3, test=4))
+    spec = build(small.model_dump() | {"adapter": {"budget": 300}})
+    monkeypatch.setattr(depth_choice, "FEWEST", 2)
+    monkeypatch.setattr(depth_choice, "upper_share", lambda *_: 0.2)
+    monkeypatch.setattr(module, "measured", _unmeasured)
+    found = ablate(folder, spec, tmp_path / "ablation", families=("projections",), seeds=2)
+    kept = json.loads((tmp_path / "ablation" / "placement.json").read_text(encoding="utf-8"))
+    assert kept["upper_share"] == 0.2 and found["default"] == "vision:0-2:*" and found["budget"] == 300
+    assert all(trial["placement"].startswith("vision:0-2:") for trial in found["trials"])
+
+
+def _unmeasured(setting, side):
+    right = "1" * len(side.query.labels)
+    return {
+        "entries": 300, "layers_backward": 1, "accuracy": 1.0, "log_loss": 0.1, "seconds": 1.0, "right": right,
+        "support_loss": 0.1, "support_losses": [0.1] * len(side.support.first().labels),
+    }  # fmt: skip
+
+
 def test_bad_input_is_refused(tiles, spec, tmp_path):
     folder = str(tiles(train=3, test=4))
     with pytest.raises(SpecError, match="sideways: not known"):

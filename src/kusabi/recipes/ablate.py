@@ -18,19 +18,18 @@ from kusabi.errors import RunError, SpecError
 from kusabi.evaluation.stored import ABLATION, read_ablation
 from kusabi.files import write_bytes, writing
 from kusabi.recipes.ablation_record import placement_file, record
+from kusabi.recipes.auto_placement import settled
 from kusabi.recipes.beside import refuse_beside
 from kusabi.recipes.environment import environment
 from kusabi.recipes.placements import FAMILIES, Trials, trials_of
-from kusabi.recipes.question import Question, given_now, pose, read_pictures
+from kusabi.recipes.question import Question, given_now, pose, read_pictures, setting_of
 from kusabi.recipes.run_folder import check_given, check_run, json_lines, start_run, write_json
 from kusabi.recipes.trial import Side, measured
 from kusabi.recipes.watch import Watch, silent, stage
 from kusabi.spec import AUTO, AdaptSpec
 from kusabi.spec_file import PLACEMENT
-from kusabi.training.learn import Setting, mean_shots
 from kusabi.training.placed import at
 from kusabi.training.placement_choice import choose_placement, pulls
-from kusabi.training.texts import class_texts
 from kusabi.training.views import encode_views
 
 TRIALS = "trials.jsonl"
@@ -53,7 +52,8 @@ def ablate(
 
     Args:
         source: Folder of pictures, saved dataset, or Hub id.
-        spec: What each training asks; its placement is the one to compare with, its entries the budget of all.
+        spec: What each training asks; its placement is the one to compare with, its entries the budget of all. With
+            an open depth it is what ``adapt`` would settle on for the labelled pictures of the first seed.
         out: Folder to write: ``trials.jsonl`` grows by a line a training, ``ablation.json`` comes last, and
             ``placement.toml`` is what ``adapt --placement`` takes.
         families: Which placements, see ``placements.FAMILIES``.
@@ -81,10 +81,13 @@ def ablate(
             check_given(out, given_now(read_pictures(source, spec, watch), spec))
             return found
     question = pose(source, spec, device=device, threads=threads, watch=watch)
-    tried = trials_of(question.backbone, spec.adapter, families)
+    trials_of(question.backbone, spec.adapter, families)  # what cannot be tried is refused before anything is written
     numbers = range(spec.seed, spec.seed + seeds)
     splits = {seed: few_shot_split(question.dataset, spec.data.shots, seed) for seed in numbers}
     start_run(out, spec, "ablate", environment() | {"command": command, **question.given()})
+    support = splits[spec.seed].support
+    default = settled(setting_of(question, spec, len(support)), question.dataset, support, watch=watch, run=out).spec
+    tried = trials_of(question.backbone, default.adapter, families)
     before, lines = module_digest(question.backbone.module), Lines(out / TRIALS)
     total = seeds * (len(tried.placements) + 1)
     for seed, split in splits.items():
@@ -126,11 +129,7 @@ def _one_seed(
     wanted = [*tried.placements, *([auto["chosen"]] if auto else [])]
     if auto and all((spec.seed, placement) in lines.known for placement in wanted):
         return
-    backbone = question.backbone
-    with torch.no_grad():
-        text = class_texts(backbone, question.prompts)
-    shots = mean_shots(len(split.support), len(question.prompts))
-    setting = Setting(backbone, question.prompts, text, question.plan, spec, question.precision, shots)
+    setting = setting_of(question, spec, len(split.support))
     side = _shown(question, split, spec, watch)
     if auto is None:
         found = pulls(setting, side.support)

@@ -37,7 +37,7 @@ from kusabi.recipes.curve_folder import CurveAsked, check_curve, read_answers, w
 from kusabi.recipes.environment import environment
 from kusabi.recipes.fit_support import card
 from kusabi.recipes.judge import classifier
-from kusabi.recipes.question import Question, given_now, pose_on, read_pictures, use_device
+from kusabi.recipes.question import Question, given_now, pose_on, read_pictures, setting_of, use_device
 from kusabi.recipes.run_folder import began, check_given, settings, start_run, write_json
 from kusabi.recipes.watch import Watch, silent, stage
 from kusabi.spec import AdaptSpec
@@ -116,18 +116,7 @@ def _settled(question: Question, spec: AdaptSpec, files: Sequence[str], watch: W
     """One placement for the whole curve, where pictures choose it: by the first draw of the most shots."""
     learned_from = set(files)
     support = [example for example in question.dataset.train if example.file in learned_from]
-    with torch.no_grad():
-        text = class_texts(question.backbone, question.prompts)
-    setting = Setting(
-        question.backbone,
-        question.prompts,
-        text,
-        question.plan,
-        spec,
-        question.precision,
-        mean_shots(len(support), len(question.prompts)),
-    )
-    return settled(setting, question.dataset, support, watch=watch, run=out)
+    return settled(setting_of(question, spec, len(support)), question.dataset, support, watch=watch, run=out)
 
 
 def _with_shots(spec: AdaptSpec, shots: int) -> AdaptSpec:

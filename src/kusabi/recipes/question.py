@@ -20,8 +20,9 @@ from kusabi.recipes.fit_support import Prompts
 from kusabi.recipes.watch import Watch, silent, stage
 from kusabi.spec import AdaptSpec
 from kusabi.training.birth import Birth, fresh_parts
-from kusabi.training.learn import moves_of
+from kusabi.training.learn import Setting, mean_shots, moves_of
 from kusabi.training.precision import resolve
+from kusabi.training.texts import class_texts
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,15 @@ def pose_on(
         resolve(spec.training.precision, device) if spec.backbone.dtype == "float32" else spec.backbone.dtype,
         beside,
     )
+
+
+@torch.no_grad()
+def setting_of(question: Question, spec: AdaptSpec, pictures: int) -> Setting:
+    """What a training on so many labelled pictures asks, by the plan of the question."""
+    backbone = question.backbone
+    text = class_texts(backbone, question.prompts)
+    shots = mean_shots(pictures, len(question.prompts))
+    return Setting(backbone, question.prompts, text, question.plan, spec, question.precision, shots)
 
 
 def open_backbone(spec: AdaptSpec, device: str) -> Backbone:
