@@ -27,10 +27,12 @@ def accuracy_block(lines: Lines, titles: Mapping[str, str], language: str) -> st
     judged, chosen_on = headline(tasks), [task for task in tasks if task in DEVELOPMENT]
     if not judged or not chosen_on:
         return said["absent"]
-    best = sorted(PLAIN, key=lambda name: -sum(_means(lines[name], judged, seeds)))[:SHOWN]
+    found = {
+        name: [*_means(lines[name], judged, seeds), *_means(lines[name], chosen_on, seeds)] for name in (OURS, *PLAIN)
+    }
     rows = []
-    for name in dict.fromkeys([OURS, *best, *ALWAYS]):
-        means = [*_means(lines[name], judged, seeds), *_means(lines[name], chosen_on, seeds)]
+    for name in shown(found, len(stage.shots)):
+        means = found[name]
         title = f"**{titles[name]}**" if name == OURS else titles[name]
         rows.append([title, *(said["percent"].format(value=f"{100 * mean:.1f}") for mean in means)])
     groups = (said["headline"], said["development"])
@@ -40,6 +42,19 @@ def accuracy_block(lines: Lines, titles: Mapping[str, str], language: str) -> st
         all_seeds=len(stage.seeds), all_tasks=len(stage.tasks), peers=len(PLAIN), steps=stage.steps,
     )  # fmt: skip
     return f"{table(heads, rows)}\n\n{caption}"
+
+
+def shown(found: Mapping[str, Sequence[float]], shots: int) -> list[str]:
+    """Ours and some of the rest: the best by the mean of the first ``shots`` columns, and the best of every column.
+
+    Args:
+        found: Method -> a mean for every column.
+        shots: Columns of headline tasks.
+    """
+    peers = sorted((name for name in found if name != OURS), key=lambda name: -sum(found[name][:shots]))
+    of_columns = {max(peers, key=lambda name: found[name][i]) for i in range(len(found[OURS]))}
+    listed = [name for place, name in enumerate(peers) if place < SHOWN or name in {*of_columns, *ALWAYS}]
+    return [OURS, *listed]
 
 
 def complete(lines: Lines) -> tuple[list[str], list[int]]:

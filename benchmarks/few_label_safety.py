@@ -1,6 +1,7 @@
 """What each measure against too few labels is worth, at 1, 2 and 4 shots, on the two development tasks.
 
-The default trains against cross-fitted classifiers; every row changes one setting of it.
+The default trains against cross-fitted classifiers; every row changes one setting of it. It is that of the day: since,
+one label a class has rules of its own (``benchmarks/one_shot.py``).
 """
 
 from benchmarks.trials import Trials, main

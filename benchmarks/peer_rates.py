@@ -26,7 +26,7 @@ SETTING_OF = {"wise_ft": "full"}  # methods that learn by the setting of another
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Print a JSON line for every method and rate: accuracy, and the mean log-loss that decides."""
+    """Print a JSON line for every method and rate: accuracy, which decides, and the mean log-loss."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peer_rates", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--methods", type=lambda text: text.split(","), default=sorted(SETTINGS.keys() & PEERS.keys()))

@@ -12,6 +12,9 @@ from benchmarks.tasks import Task
 from benchmarks.textile import textile
 
 EASY_VQA, TEXTILE = "easy-vqa 1.0 (PyPI, MIT)", "conformal-clip-data 0.1.4 (PyPI, MIT)"
+ONE_POOL = (("textile", "textile_global"), ("easy_vqa", "easy_vqa_shape", "easy_vqa_colour"))
+"""Tasks that share pictures."""
+
 FABRIC_SIZE = 112  # below about 100 px local defects vanish
 
 

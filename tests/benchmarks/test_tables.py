@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import tables
-from benchmarks.accuracy_block import OURS, PLAIN, accuracy_block, complete
+from benchmarks.accuracy_block import OURS, PLAIN, accuracy_block, complete, shown
 from benchmarks.backbone_block import backbone_block
 from benchmarks.main_job_block import main_job_block
 from benchmarks.speed.bounds import BOUNDS
@@ -228,3 +228,9 @@ def test_a_block_that_is_missing_doubled_or_open_is_named(text):
 def test_whatever_a_block_holds_is_written_as_it_is_and_only_once(content):
     once = tables.rewritten(readme("main-job"), {"main-job": content.replace("<!-- end -->", "")}, "README.md")
     assert tables.rewritten(once, {"main-job": content.replace("<!-- end -->", "")}, "README.md") == once
+
+
+def test_a_peer_that_is_best_in_one_column_alone_is_shown():
+    found = {OURS: [90.0, 90, 90], "linear_probe": [50, 60, 60], "zero_shot": [10, 10, 10], "weak": [55, 55, 55]}
+    found |= {"a": [80, 80, 80], "b": [79, 79, 79], "c": [78, 78, 78], "late": [0, 99, 20], "developed": [1, 1, 99]}
+    assert shown(found, 2) == [OURS, "a", "b", "c", "linear_probe", "late", "zero_shot", "developed"]

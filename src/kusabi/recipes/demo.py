@@ -69,7 +69,10 @@ def _run_all(
     judging = (time.perf_counter() - began) / len(waiting)
     for i, ((run, spec), question) in enumerate(zip(waiting, questions, strict=True)):
         scores = judged(question, fitted[i], answers, split.query, i)
-        again = f"kusabi adapt {source} --shots {spec.data.shots} --input-size 224 --seed {spec.seed} --out {run}"
+        again = (
+            f"kusabi adapt {source} --shots {spec.data.shots} --views {spec.data.views} --steps {spec.training.steps} "
+            f"--input-size {spec.backbone.input_size} --seed {spec.seed} --out {run}"
+        )
         write_evaluation(run, question, spec, fitted[i], scores, device, again, fitted[i].seconds + judging)
 
 
