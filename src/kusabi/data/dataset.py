@@ -56,9 +56,18 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over the classes and every example's side, file, label and pixels."""
+        """sha256 over the classes and every example's side, file, label, pixels and, where it has one, group."""
+        return self._digest(grouped=True)
+
+    @cached_property
+    def ungrouped_digest(self) -> str:
+        """As ``digest``, of the pictures and labels alone: the same whether or not groups were asked for."""
+        return self._digest(grouped=False)
+
+    def _digest(self, *, grouped: bool) -> str:
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         for side, examples in (("train", self.train), ("test", self.test)):
-            for example in examples:
-                digest.update(json.dumps([side, example.file, example.label, example.digest]).encode())
+            for one in examples:
+                group = [one.group] if grouped and one.group is not None else []
+                digest.update(json.dumps([side, one.file, one.label, one.digest, *group]).encode())
         return digest.hexdigest()
