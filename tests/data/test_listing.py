@@ -1,4 +1,5 @@
 import threading
+import unicodedata
 
 import numpy as np
 import pytest
@@ -70,6 +71,14 @@ def test_a_dataset_opens_its_examples_and_says_where_it_could_not():
     lost = type(data.train[0])("bad", 0, None, "")
     with pytest.raises(DataError, match="here/bad: too bad"):
         data.open(lost)
+
+
+def test_a_group_is_one_however_it_is_composed():
+    composed, decomposed = "ガラス", unicodedata.normalize("NFD", "ガラス")
+    splits = {"train": [*LISTED, Listed("x4", "a", composed)], "test": [Listed("y1", "a", decomposed)]}
+    data = build_dataset("here", "name", splits, read)
+    assert composed != decomposed
+    assert data.train[-1].group == data.test[0].group == composed
 
 
 def test_labels_that_no_text_file_could_hold_are_refused():

@@ -87,7 +87,8 @@ def build_dataset(
 
 def _composed(one: Listed) -> Listed:
     # The same accented or Japanese name is spelled in two ways by different file systems.
-    return Listed(one.file, unicodedata.normalize("NFC", one.label), one.group)
+    group = None if one.group is None else unicodedata.normalize("NFC", one.group)
+    return Listed(one.file, unicodedata.normalize("NFC", one.label), group)
 
 
 def _two_sides(splits: Mapping[str, Sequence[Listed]]) -> tuple[list[Listed], list[Listed], list[str]]:
