@@ -62,6 +62,11 @@ def test_splits_class_names_and_groups_are_read(tmp_path):
     assert [e.digest for e in data.train] == [pixel_digest(picture(i)) for i in range(3)]
 
 
+def test_an_empty_group_means_a_picture_of_its_own(tmp_path):
+    data = read_saved(saved(tmp_path, table([0, 1, 1, 0], lot=["", " ", None, " x "])), group_column="lot")
+    assert [e.group for e in data.train] == [None, None, None, "x"]
+
+
 def test_a_single_table_is_split_by_us(tmp_path):
     data = read_saved(saved(tmp_path, table(["a", "b"] * 8, names=None)))
     assert data.test == () and data.classes == ("a", "b")

@@ -130,7 +130,7 @@ def _listed(
             "with --label-column or --group-column"
         )
     labels = _labels(f"{place}/{key}", table, label_column)
-    groups = [None if group is None else str(group) for group in table[group_column]] if group_column else None
+    groups = [_group(value) for value in table[group_column]] if group_column else None
     blank = [row for row, label in enumerate(labels) if label is None]
     if blank and len(blank) < len(labels):
         rows = enumerated([f"{key}/{row}" for row in blank])
@@ -140,6 +140,11 @@ def _listed(
         for row, label in enumerate(labels)
         if label is not None
     ]
+
+
+def _group(value: Any) -> str | None:
+    """Nothing for a cell that says nothing: a picture of its own, as in a metadata file."""
+    return None if value is None else str(value).strip() or None
 
 
 def _labels(place: str, table: "datasets.Dataset", column: str) -> list[str | None]:
