@@ -35,6 +35,18 @@ def test_options_are_passed_on(folder):
     assert seen[-1] == (3, 3)
 
 
+def test_one_class_is_enough_where_that_is_asked_for(folder, tmp_path):
+    root = folder("a/1.png", "a/2.png")
+    assert read_dataset(root, least_classes=1).classes == ("a",)
+    with pytest.raises(DataError, match="only one class, 'a'; at least two classes are needed"):
+        read_dataset(root)
+    (tmp_path / "void").mkdir()
+    with pytest.raises(DataError, match="no labelled picture to learn from; at least one class is needed"):
+        read_dataset(tmp_path / "void", least_classes=1)
+    with pytest.raises(DataError, match="only 2 classes, 'a', 'b'; at least 3 classes are needed"):
+        read_dataset(folder("b/3.png"), least_classes=3)
+
+
 def test_a_folder_that_save_to_disk_wrote_is_read(tmp_path, folder):
     root = folder("a/1.png", "b/2.png")
     rows = {"image": [str(root / "a" / "1.png"), str(root / "b" / "2.png")], "label": ["a", "b"]}
@@ -45,6 +57,8 @@ def test_a_folder_that_save_to_disk_wrote_is_read(tmp_path, folder):
     data = read_dataset(tmp_path / "saved")
     assert [e.file for e in data.train] == ["train/0", "train/1"]
     assert [e.digest for e in data.train] == [e.digest for e in read_dataset(root).train]
+    with pytest.raises(DataError, match="at least 3 classes"):
+        read_dataset(tmp_path / "saved", least_classes=3)
 
 
 def test_a_hub_id_is_asked_for_only_where_no_such_folder_exists(folder, asked, monkeypatch, tmp_path):

@@ -29,6 +29,7 @@ def read_folder(
     label_column: str = "label",
     group_column: str | None = None,
     skip_unreadable: bool = False,
+    least_classes: int = 2,
     progress: Progress | None = None,
 ) -> Dataset:
     """The data set in a folder; every picture is decoded once.
@@ -46,7 +47,7 @@ def read_folder(
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}); change its permissions") from None
     return build_dataset(
         str(root), root.resolve().name, splits, lambda file: decode_picture(root / file),
-        notes=notes, skip_unreadable=skip_unreadable, progress=progress,
+        notes=notes, skip_unreadable=skip_unreadable, least_classes=least_classes, progress=progress,
     )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ def build_dataset(
     *,
     notes: Sequence[str] = (),
     skip_unreadable: bool = False,
+    least_classes: int = 2,
     progress: Progress | None = None,
 ) -> Dataset:
     """Check the classes, decode every picture once and put the sides together.
@@ -52,15 +53,16 @@ def build_dataset(
         read: File -> picture, from any thread; raises a DataError with the bare reason.
         notes: Of the source, so far.
         skip_unreadable: Leave unreadable pictures out, with a note, instead of refusing.
+        least_classes: To learn from.
         progress: Told (done, total) in pictures, in this thread.
 
     Raises:
-        DataError: Fewer than two classes, colliding class names, a class of the test split that training lacks, file
-            names that are not UTF-8, unreadable pictures.
+        DataError: Fewer than ``least_classes``, colliding class names, a class of the test split that training lacks,
+            file names that are not UTF-8, unreadable pictures.
     """
     train, test, said = _two_sides({role: [_composed(one) for one in listed] for role, listed in splits.items()})
     _check_names(place, [*train, *test])
-    _check_classes(place, train, test)
+    _check_classes(place, train, test, least_classes)
     digests, reasons = _decode([one.file for one in (*train, *test)], read, progress)
     if reasons and not skip_unreadable:
         raise DataError(
@@ -113,7 +115,7 @@ def _broken(text: str) -> bool:
     return text != text.encode("utf-8", "replace").decode()
 
 
-def _check_classes(place: str, train: Sequence[Listed], test: Sequence[Listed]) -> None:
+def _check_classes(place: str, train: Sequence[Listed], test: Sequence[Listed], least: int) -> None:
     learned = {one.label for one in train}
     alike: dict[str, set[str]] = defaultdict(set)
     for label in learned | {one.label for one in test}:
@@ -132,9 +134,11 @@ def _check_classes(place: str, train: Sequence[Listed], test: Sequence[Listed]) 
             f"{place}: the test split has pictures of {_quoted(unlearned)}, the training side has none; "
             f"add some, or take the class out of the test split"
         )
-    if len(learned) < 2:
-        found = f"only one class, {_quoted(sorted(learned))}" if learned else "no labelled picture to learn from"
-        raise DataError(f"{place}: {found}; at least two classes are needed, each a folder of its own or a label")
+    if len(learned) < max(least, 1):
+        number = "one class" if len(learned) == 1 else f"{len(learned)} classes"
+        found = f"only {number}, {_quoted(sorted(learned))}" if learned else "no labelled picture to learn from"
+        needed = {1: "one class is", 2: "two classes are"}.get(least, f"{least} classes are")
+        raise DataError(f"{place}: {found}; at least {needed} needed, each a folder of its own or a label")
 
 
 def _spelling(label: str) -> str:

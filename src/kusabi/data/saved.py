@@ -74,6 +74,7 @@ def _read(
     label_column: str = "label",
     group_column: str | None = None,
     skip_unreadable: bool = False,
+    least_classes: int = 2,
     progress: Progress | None = None,
 ) -> Dataset:
     # A stored output format (such as torch's) would change what a row holds.
@@ -94,7 +95,7 @@ def _read(
         splits.setdefault(role, []).extend(listed)
     return build_dataset(
         place, name, splits, lambda file: _decode(file, rows),
-        notes=notes, skip_unreadable=skip_unreadable, progress=progress,
+        notes=notes, skip_unreadable=skip_unreadable, least_classes=least_classes, progress=progress,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ def read_dataset(
     label_column: str = "label",
     group_column: str | None = None,
     skip_unreadable: bool = False,
+    least_classes: int = 2,
     progress: Progress | None = None,
 ) -> Dataset:
     """The data set at a path, or, where there is no such path, on the Hub.
@@ -29,6 +30,8 @@ def read_dataset(
         label_column: Column of the metadata file or table that holds the class.
         group_column: Column (lot, patient, camera) that is never split across the two sides.
         skip_unreadable: Leave unreadable pictures out, with a note, instead of refusing.
+        least_classes: Fewer than so many to learn from are refused; 1 suits new pictures for an adapter, which knows
+            its classes.
         progress: Told (done, total) in pictures.
 
     Raises:
@@ -38,7 +41,7 @@ def read_dataset(
         raise DataError("the name of the folder is empty; give the folder that holds a folder for each class")
     options: dict[str, Any] = {
         "label_column": label_column, "group_column": group_column, "skip_unreadable": skip_unreadable,
-        "progress": progress,
+        "least_classes": least_classes, "progress": progress,
     }  # fmt: skip
     folder = Path(source)
     if not folder.exists() and _HUB_ID.fullmatch(str(source)):
