@@ -162,6 +162,16 @@ def test_a_class_that_skipping_empties_is_refused(folder):
         read_folder(root, skip_unreadable=True)
 
 
+def test_a_test_split_that_skipping_empties_is_refused(folder):
+    root = folder("train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png")
+    (root / "test" / "a" / "3.png").write_bytes(b"")
+    data = read_folder(root, skip_unreadable=True)
+    assert data.notes[-1] == "the test split has no picture of 'a': learned, but never judged"
+    (root / "test" / "b" / "4.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"no picture of the test split can be read \(test/a/3\.png, test/b/4\.png\)"):
+        read_folder(root, skip_unreadable=True)
+
+
 @pytest.mark.parametrize(
     "pair", [("scratch", "Scratch"), ("a_b", "a-b"), ("a b", "a  b"), ("A7", "Ａ７"), ("straße", "STRASSE")]
 )

@@ -58,7 +58,7 @@ def build_dataset(
 
     Raises:
         DataError: Fewer than ``least_classes``, colliding class names, a class of the test split that training lacks,
-            file names that are not UTF-8, unreadable pictures.
+            file names that are not UTF-8, unreadable pictures, a test split of no others.
     """
     train, test, said = _two_sides({role: [_composed(one) for one in listed] for role, listed in splits.items()})
     _check_names(place, [*train, *test])
@@ -76,12 +76,18 @@ def build_dataset(
     lost = sorted({one.label for one in train} - {one.label for one in readable})
     if lost:
         raise DataError(f"{place}: no picture of {_quoted(lost)} can be read ({enumerated(list(reasons))})")
+    judging = [one for one in test if one.file in digests]
+    if test and not judging:
+        files = enumerated([one.file for one in test])
+        raise DataError(
+            f"{place}: no picture of the test split can be read ({files}); repair them, or remove the split"
+        )
     index = {label: at for at, label in enumerate(sorted({one.label for one in readable}))}
     sides = [
         tuple(Example(one.file, index[one.label], one.group, digests[one.file]) for one in side)
-        for side in (readable, [one for one in test if one.file in digests])
+        for side in (readable, judging)
     ]
-    unjudged = sorted({one.label for one in train} - {one.label for one in test}) if test else []
+    unjudged = sorted(set(index) - {one.label for one in judging}) if test else []
     if unjudged:
         said.append(f"the test split has no picture of {_quoted(unjudged)}: learned, but never judged")
     return Dataset(name, tuple(index), sides[0], sides[1], (*notes, *said), place, read)
