@@ -60,6 +60,7 @@ def sound(split, data, shots):
     else:
         apart(split.support, split.query)
         assert split.query and all(len(labels[example.digest]) == 1 for example in split.query)
+        assert len({example.digest for example in split.query}) == len(split.query)
         assert files(split.query) <= files(data.test or data.train)
 
 
@@ -242,6 +243,20 @@ def test_copies_are_used_once_and_named():
     split = few_shot_split(dataset(train), 5, 0)
     assert counts(split.support) == {0: 5, 1: 5} and counts(split.query) == {0: 5, 1: 7}
     assert split.notes[0] == "copies of another picture, pixel by pixel, left out: alpha/003.png, alpha/007.png"
+
+
+def test_copies_inside_the_test_split_judge_once_and_are_named():
+    train, test = pictures(9, 9, groups=lambda c, i: f"lot {i}"), pictures(5, 5, side="test/")
+    test[2] = replace(test[2], digest=test[1].digest, group="lot 4")
+    split = few_shot_split(dataset(train, test), 16, 0)
+    assert files(split.query) == files(test) - {"test/alpha/002.png"}
+    assert any(
+        n == "copies of another picture, pixel by pixel, left out of the test split: test/alpha/002.png"
+        for n in split.notes
+    )
+    assert split.notes[-1].endswith("the 9 pictures of the test split judge")
+    # A copy that does not judge keeps its group off the training side all the same.
+    assert "lot 4" not in {example.group for example in split.support}
 
 
 def test_lots_of_several_classes_are_spent_together():

@@ -7,7 +7,7 @@
 The order in which a class's pictures are drawn depends on the seed and that class alone, so 4 shots are a part of 8
 shots, and a class added to the folder changes no other. Groups that hold several classes are drawn in one order for all
 of these, so that as few groups as possible are spent; with groups, "a part of" holds among splits and among folds.
-Of pictures with the same pixels one is used; under two labels, none.
+Of pictures with the same pixels one is used, on either side; under two labels, none.
 """
 
 import hashlib
@@ -60,7 +60,10 @@ def few_shot_split(dataset: Dataset, shots: int, seed: int) -> Split | Folds:
     if dataset.test:
         train, removed = _apart_from(train, test)
         notes += removed
-    train, copies = _distinct(train)
+        # Counted twice, the same answer would make intervals too narrow.
+        test, copies = _distinct(test, "left out of the test split")
+        notes += copies
+    train, copies = _distinct(train, "left out")
     notes += copies
     lost = sorted(set(range(len(dataset.classes))) - {example.label for example in train})
     if lost:
@@ -135,12 +138,13 @@ def _apart_from(train: Sequence[Example], test: Sequence[Example]) -> tuple[list
     return [one for one in train if one.digest not in pixels and group_of(one) not in groups], notes
 
 
-def _distinct(train: Sequence[Example]) -> tuple[list[Example], list[str]]:
+def _distinct(examples: Sequence[Example], what: str) -> tuple[list[Example], list[str]]:
+    """The first of those with the same pixels, and a note of the others, ending on ``what`` becomes of them."""
     first: dict[str, Example] = {}
-    for example in train:
+    for example in examples:
         first.setdefault(example.digest, example)
-    copies = [example.file for example in train if first[example.digest] is not example]
-    notes = [f"copies of another picture, pixel by pixel, left out: {enumerated(copies)}"] if copies else []
+    copies = [example.file for example in examples if first[example.digest] is not example]
+    notes = [f"copies of another picture, pixel by pixel, {what}: {enumerated(copies)}"] if copies else []
     return list(first.values()), notes
 
 
