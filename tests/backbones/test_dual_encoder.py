@@ -10,6 +10,7 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from kusabi.backbones.digest import module_digest
 from kusabi.backbones.dual_encoder import load_backbone
 from kusabi.backbones.families import FAMILIES
+from kusabi.backbones.licence import read_licence
 from kusabi.backbones.preprocessing import pixels
 from kusabi.errors import BackboneError
 
@@ -105,6 +106,26 @@ def test_the_card_is_plain_data(tiny):
     assert card["family"] == "vision-text-dual-encoder" and card["layers"] == {"vision": 3, "text": 2}
     assert card["preprocessing"]["fit"] == "squash" and card["revision"] is None and card["licence"] is None
     assert "/" not in card["source"]
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: [mit, apache-2.0]\n---\n", "mit, apache-2.0"),
+        ("---\nlicense: other\nlicense_name: house-rules\n---\n", "house-rules"),
+        ("---\nlicense: unknown\n---\n", "bsd-3-clause"),
+    ],
+)
+def test_the_card_names_the_licence_that_the_folder_names(copied, card, licence):
+    folder = copied()
+    (folder / "README.md").write_text(card)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "license": "bsd-3-clause"}))
+    assert load_backbone(folder).card()["licence"] == licence == read_licence(folder).name
+
+
+def test_the_embedded_model_is_licensed_as_its_card_says(loaded):
+    assert loaded("mini").card()["licence"] == "apache-2.0"
 
 
 def test_loading_prints_nothing_and_leaves_logging_as_it_was(tiny, capfd):

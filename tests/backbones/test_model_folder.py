@@ -7,7 +7,7 @@ from huggingface_hub import errors
 
 from kusabi.backbones import model_folder
 from kusabi.backbones.dual_encoder import load_backbone
-from kusabi.backbones.model_folder import licence_of, locate
+from kusabi.backbones.model_folder import locate
 from kusabi.errors import BackboneError
 
 COMMIT = "a" * 40
@@ -137,21 +137,3 @@ def test_a_folder_that_is_no_model_is_refused_naming_it(tmp_path, content, told)
     with pytest.raises(BackboneError) as raised:
         locate(tmp_path)
     assert str(raised.value).startswith(str(tmp_path)) and told in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    "card, licence",
-    [
-        (None, None),
-        ("# A model\n", None),
-        ("---\nlicense: apache-2.0\n---\n# A model\n", "apache-2.0"),
-        ("---\nlicense: other\nlicense_name: house-rules\n---\n", "house-rules"),
-        ("---\nlicense: other\n---\n", "other"),
-        ("---\nlicense: [\n---\n", None),
-        ("---\n- a\n---\n", None),
-    ],
-)
-def test_the_licence_is_what_the_card_says(tmp_path, card, licence):
-    if card is not None:
-        (tmp_path / "README.md").write_text(card)
-    assert licence_of(tmp_path) == licence

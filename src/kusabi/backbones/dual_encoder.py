@@ -18,7 +18,8 @@ from kusabi.backbones.backbone import Backbone
 from kusabi.backbones.digest import stored_digests, whole_digest
 from kusabi.backbones.families import Family
 from kusabi.backbones.input_sizes import input_sizes
-from kusabi.backbones.model_folder import ModelFolder, licence_of, locate
+from kusabi.backbones.licence import read_licence
+from kusabi.backbones.model_folder import ModelFolder, locate
 from kusabi.backbones.preprocessing import Fit, read_preprocessing
 from kusabi.backbones.private_memory import own_memory
 from kusabi.backbones.weights import names_in_memory, stored_scalar, weight_files
@@ -77,7 +78,7 @@ def load_backbone(
         source=folder.source,
         family=family.model_type,
         revision=folder.revision,
-        licence=licence_of(path),
+        licence=read_licence(path).name,
         preprocessing=preprocessing,
         digest=whole_digest(stored),
         tensor_digests=tensors,

@@ -15,7 +15,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.repocard import metadata_load
 
 from kusabi.backbones.families import Family, family_of
 from kusabi.errors import BackboneError
@@ -84,17 +83,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BackboneError(f"{path}: a JSON object was expected; restore the file")
     return content
-
-
-def licence_of(folder: Path) -> str | None:
-    """What the front matter of the folder's ``README.md`` says, None where it says nothing."""
-    try:
-        front = metadata_load(folder / "README.md") or {}
-    except Exception:  # a card that cannot be read says nothing
-        return None
-    licence, name = front.get("license"), front.get("license_name")
-    named = name if licence in (None, "other") and name else licence
-    return str(named) if named else None
 
 
 def _from_hub(source: str, revision: str | None) -> ModelFolder:
