@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kusabi.errors import SpecError
 from kusabi.spec import PARTS, AdaptSpec
-from kusabi.spec_file import build, overlay, read_spec, write_toml
+from kusabi.spec_file import build, overlay, placement_fields, read_spec, write_toml
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 SMALL = st.floats(0, 10, exclude_min=True) | st.just(1e-300)
@@ -237,6 +237,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, complaint):
     with pytest.raises(SpecError) as refusal:
         read_spec(path)
     assert str(path) in str(refusal.value) and complaint in str(refusal.value)
+
+
+def test_a_placement_that_cannot_be_looked_up_is_named():
+    with pytest.raises(SpecError, match="x: File name too long; give a shorter name"):
+        placement_fields("x" * 300)
 
 
 @pytest.mark.parametrize(

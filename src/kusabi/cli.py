@@ -1,16 +1,18 @@
 """The command line: its verbs, errors in plain text, exit codes.
 
-Exit codes: 0 done; 2 something the user can put right, told in plain text on standard error; 130 interrupted.
+Exit codes: 0 done; 1 nobody reads what is said; 2 something the user can put right, told in plain text on standard
+error; 130 interrupted.
 """
 
 import gc
+import os
 import sys
 from typing import Any
 
 import typer
 
 from kusabi.commands import composing, evidence, fitting, pages, placing, stored
-from kusabi.errors import KusabiError
+from kusabi.errors import KusabiError, told
 
 # Typer carries its own copy of click and exports one leaf of its errors; this is the root of them.
 CommandLineError: Any = typer.BadParameter.__mro__[2]
@@ -38,10 +40,17 @@ def main() -> None:
     gc.set_threshold(*RARE)
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()  # a reader that has gone is noticed here, not on the way out
     except KusabiError as error:
         code = _refuse(str(error))
     except CommandLineError as error:
         code = _refuse(error.format_message())
+    except BrokenPipeError:
+        code = _unheard()
+    except OSError as error:
+        if error.filename is None and error.strerror is None:
+            raise  # not the system's: a mistake of ours, or of a library
+        code = _refuse(told(error))
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     if code == INTERRUPTED:  # typer makes one of Ctrl-C by itself
@@ -55,6 +64,12 @@ def main() -> None:
 def _refuse(message: str) -> int:
     print(f"kusabi: {message}", file=sys.stderr)
     return 2
+
+
+def _unheard() -> int:
+    """Whoever read standard output has gone, as `head` does: what is left unsaid goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 for verb in (

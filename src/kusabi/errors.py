@@ -4,13 +4,27 @@ The message is written for the person at the keyboard: what was wrong, where, an
 The command line prints it as it is and exits with 2.
 """
 
+import errno
 from collections.abc import Sequence
+
+_REMEDIES = {
+    errno.EACCES: "change its permissions",
+    errno.EPERM: "change its permissions",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOSPC: "make room on the disk",
+}
 
 
 def listed(parts: Sequence[str], separator: str = ", ") -> str:
     """The first 20 parts, then how many more there are: complete enough to act on, short enough to read."""
     more = f" and {len(parts) - 20} more" if len(parts) > 20 else ""
     return separator.join(parts[:20]) + more
+
+
+def told(error: OSError) -> str:
+    """What the system refused, in one line: the file as far as it is known, the reason, what to do."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    return f"{where}{error.strerror or error}; {_REMEDIES.get(error.errno or 0, 'check the path and the disk')}"
 
 
 class KusabiError(Exception):

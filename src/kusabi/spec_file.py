@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from kusabi.errors import SpecError, listed
+from kusabi.errors import SpecError, listed, told
 from kusabi.spec import AUTO, PARTS, AdaptSpec
 
 PLACEMENT = "placement.toml"
@@ -54,11 +54,15 @@ def placement_fields(text: str) -> dict[str, Any]:
             the folder of an ablation.
 
     Raises:
-        SpecError: If a file says nothing of a placement.
+        SpecError: If a file cannot be read or says nothing of a placement.
     """
     if text == AUTO or (":" in text and not text.endswith(".toml")):
         return {"placement": text}
-    path = Path(text) / PLACEMENT if Path(text).is_dir() else Path(text)
+    path = Path(text)
+    try:
+        path = path / PLACEMENT if path.is_dir() else path
+    except OSError as error:  # a folder above that may not be entered, a name that is too long
+        raise SpecError(told(error)) from None
     adapter = read_toml(path).get("adapter", {})
     if not isinstance(adapter, dict) or "placement" not in adapter:
         raise SpecError(f"{path}: says no placement; write [adapter] and below it placement = 'vision:6-7:mlp.*'")

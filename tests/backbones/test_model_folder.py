@@ -62,6 +62,17 @@ def test_a_missing_folder_is_named(source, monkeypatch):
     assert str(raised.value).startswith(f"{source}: no such model folder; give a folder")
 
 
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [("~nobody-of-that-name/x", "no such user's home; give the whole path"), ("x" * 300, "File name too long; give")],
+)
+def test_a_folder_that_cannot_even_be_looked_up_is_named(source, told, monkeypatch):
+    failing(monkeypatch, AssertionError("the Hub was asked"))
+    with pytest.raises(BackboneError) as raised:
+        locate(source)
+    assert str(raised.value).startswith(f"{source}: ") and told in str(raised.value)
+
+
 def test_a_path_is_never_taken_for_a_hub_id(monkeypatch):
     failing(monkeypatch, AssertionError("the Hub was asked"))
     with pytest.raises(BackboneError, match="owner/model: no such model folder"):

@@ -1,5 +1,6 @@
 import os
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +99,19 @@ def test_a_missing_folder_and_a_file_are_refused(tmp_path, draw):
         read_folder(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"a\.png: not a folder"):
         read_folder(draw(tmp_path / "a.png"))
+
+
+def test_what_the_system_refuses_is_told_with_the_reason(folder, monkeypatch):
+    with pytest.raises(DataError, match="x: File name too long; give a shorter name"):
+        read_folder(Path("x" * 300))
+    root = folder("a/1.png", "b/2.png")
+
+    def closed(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    with pytest.raises(DataError, match="tiles: Permission denied; change its permissions"):
+        read_folder(root)
 
 
 def test_fewer_than_two_classes_are_refused_and_the_one_is_named(folder, tmp_path):

@@ -79,6 +79,11 @@ def test_other_texts_that_are_no_folder_are_refused_by_name(name, asked, monkeyp
     assert name.removeprefix("./") in str(refusal.value) and asked == []
 
 
+def test_a_name_that_the_system_cannot_look_up_is_refused():
+    with pytest.raises(DataError, match="x: File name too long; give a shorter name"):
+        read_dataset("x" * 300)
+
+
 def test_an_empty_name_is_refused():
     with pytest.raises(DataError, match="the name of the folder is empty"):
         read_dataset(" ")

@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 )
 
 from kusabi.backbones.families import Family, family_of
-from kusabi.errors import BackboneError
+from kusabi.errors import BackboneError, told
 
 MINI = Path(__file__).parent / "mini"
 
@@ -45,8 +45,8 @@ def locate(source: str | Path, revision: str | None = None) -> ModelFolder:
     Raises:
         BackboneError: If there is no such model, it cannot be reached, or its kind is not supported.
     """
-    path = MINI if source == "mini" else Path(source).expanduser()
-    if path.is_dir():
+    path = MINI if source == "mini" else _expanded(source)
+    if _is(Path.is_dir, path):
         if revision is not None:
             raise BackboneError(
                 f"{source}: a revision ({revision}) belongs to a Hub id, but this is a folder; leave it"
@@ -63,9 +63,23 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         BackboneError: If it is missing or damaged.
     """
-    if not (folder / "config.json").is_file():
+    if not _is(Path.is_file, folder / "config.json"):
         raise BackboneError(f"{folder}: no config.json in this folder; give the folder of a Hugging Face model")
     return read_json(folder / "config.json")
+
+
+def _expanded(source: str | Path) -> Path:
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:
+        raise BackboneError(f"{source}: there is no such user's home; give the whole path") from None
+
+
+def _is(question: Callable[[Path], bool], path: Path) -> bool:
+    try:
+        return question(path)
+    except OSError as error:  # a folder above that may not be entered, a name that is too long
+        raise BackboneError(told(error)) from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

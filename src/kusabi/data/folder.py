@@ -20,7 +20,7 @@ from kusabi.data.listing import ROLES, Listed, Progress, build_dataset
 from kusabi.data.metadata import metadata_file, read_metadata
 from kusabi.data.picture import decode_picture
 from kusabi.data.picture_files import folders_in, pictures_below, pictures_in
-from kusabi.errors import DataError
+from kusabi.errors import DataError, told
 
 
 def read_folder(
@@ -37,14 +37,14 @@ def read_folder(
     Raises:
         DataError: If the folder is missing or cannot be used, naming all culprits of the first kind found.
     """
-    if not root.exists():
-        raise DataError(f"{root}: no such folder; give the folder that holds a folder for each class")
-    if not root.is_dir():
-        raise DataError(f"{root}: not a folder; give the folder that holds a folder for each class")
     try:
+        if not root.exists():
+            raise DataError(f"{root}: no such folder; give the folder that holds a folder for each class")
+        if not root.is_dir():
+            raise DataError(f"{root}: not a folder; give the folder that holds a folder for each class")
         splits, notes = _list(root, label_column, group_column)
     except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); change its permissions") from None
+        raise DataError(told(error)) from None
     return build_dataset(
         str(root), root.resolve().name, splits, lambda file: decode_picture(root / file),
         notes=notes, skip_unreadable=skip_unreadable, least_classes=least_classes, progress=progress,

@@ -8,7 +8,7 @@ from kusabi.data.dataset import Dataset
 from kusabi.data.folder import read_folder
 from kusabi.data.listing import Progress
 from kusabi.data.saved import is_saved, read_hub, read_saved
-from kusabi.errors import DataError
+from kusabi.errors import DataError, told
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -44,8 +44,10 @@ def read_dataset(
         "least_classes": least_classes, "progress": progress,
     }  # fmt: skip
     folder = Path(source)
-    if not folder.exists() and _HUB_ID.fullmatch(str(source)):
+    try:
+        there, saved = folder.exists(), is_saved(folder)
+    except OSError as error:  # a folder above that may not be entered, a name that is too long
+        raise DataError(told(error)) from None
+    if not there and _HUB_ID.fullmatch(str(source)):
         return read_hub(str(source), **options)
-    if is_saved(folder):
-        return read_saved(folder, **options)
-    return read_folder(folder, **options)
+    return read_saved(folder, **options) if saved else read_folder(folder, **options)
