@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from kusabi import cli
+from kusabi.commands.shown import typed
 from kusabi.recipes import adapt as recipe
 
 
@@ -40,6 +41,11 @@ def ended(monkeypatch):
 def test_what_the_system_refuses_is_told_in_one_line(ended, capsys, error, told):
     assert ended(error) == 2
     assert capsys.readouterr().err == f"kusabi: {told}\n"
+
+
+def test_what_was_typed_can_be_written_down(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["kusabi", "adapt", "sj_\udc83J", "傷 タイル"])
+    assert typed() == r"kusabi adapt 'sj_\udc83J' '傷 タイル'"
 
 
 def test_an_error_that_is_not_the_systems_is_not_dressed_up_as_one(ended):

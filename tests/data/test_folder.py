@@ -210,6 +210,15 @@ def test_file_names_that_are_not_utf_8_are_refused(folder):
     str(refusal.value).encode()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="only there can file names be no text")
+def test_a_folder_whose_name_is_not_utf_8_is_refused_before_a_picture_is_read(folder):
+    root = folder("a/1.png", "b/2.png")
+    odd = root.rename(os.fsdecode(os.fsencode(root.parent) + b"/sj_\x83\x4a"))
+    with pytest.raises(DataError, match=r"sj_\\udc83J: the name of this folder is not UTF-8; rename it") as refusal:
+        read_folder(odd, progress=lambda *_: pytest.fail("a picture was read"))
+    str(refusal.value).encode()
+
+
 def test_progress_counts_every_picture(folder):
     seen = []
     read_folder(folder(*[f"{c}/{i}.png" for c in "ab" for i in range(5)]), progress=lambda *at: seen.append(at))

@@ -81,6 +81,7 @@ def test_a_group_is_one_however_it_is_composed():
     assert data.train[-1].group == data.test[0].group == composed
 
 
-def test_labels_that_no_text_file_could_hold_are_refused():
-    with pytest.raises(DataError, match="not UTF-8: x4"):
-        build_dataset("here", "name", {"train": [*LISTED, Listed("x4", "\ud800")]}, read)
+def test_labels_and_groups_that_no_text_file_could_hold_are_refused():
+    for odd in (Listed("x4", "\ud800"), Listed("x4", "a", "\ud800")):
+        with pytest.raises(DataError, match="not UTF-8: x4"):
+            build_dataset("here", "name", {"train": [*LISTED, odd]}, read)

@@ -7,8 +7,8 @@ from typing import Any
 
 
 def typed() -> str:
-    """What the user typed."""
-    return shlex.join(["kusabi", *sys.argv[1:]])
+    """What the user typed; bytes that are no text, of a path in an old encoding, as escapes."""
+    return shlex.join(["kusabi", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
 
 
 def print_json(content: Any) -> None:

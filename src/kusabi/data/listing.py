@@ -58,10 +58,10 @@ def build_dataset(
 
     Raises:
         DataError: Fewer than ``least_classes``, colliding class names, a class of the test split that training lacks,
-            file names that are not UTF-8, unreadable pictures, a test split of no others.
+            names that are not UTF-8, unreadable pictures, a test split of no others.
     """
     train, test, said = _two_sides({role: [_composed(one) for one in listed] for role, listed in splits.items()})
-    _check_names(place, [*train, *test])
+    _check_names(place, name, [*train, *test])
     _check_classes(place, train, test, least_classes)
     digests, reasons = _decode([one.file for one in (*train, *test)], read, progress)
     if reasons and not skip_unreadable:
@@ -111,10 +111,13 @@ def _two_sides(splits: Mapping[str, Sequence[Listed]]) -> tuple[list[Listed], li
     return sorted(train, key=lambda one: one.file), sorted(test, key=lambda one: one.file), said
 
 
-def _check_names(place: str, listed: Sequence[Listed]) -> None:
-    names = [one.file for one in listed if _broken(one.file + one.label)]
+def _check_names(place: str, name: str, listed: Sequence[Listed]) -> None:
+    # Whatever is no text would fail later, in the middle of writing a run.
+    if _broken(name):
+        raise DataError(f"{enumerated([place])}: the name of this folder is not UTF-8; rename it")
+    names = [one.file for one in listed if _broken(one.file + one.label + (one.group or ""))]
     if names:
-        raise DataError(f"{place}: names or labels that are not UTF-8: {enumerated(names)}; rename them")
+        raise DataError(f"{place}: names, labels or groups that are not UTF-8: {enumerated(names)}; rename them")
 
 
 def _broken(text: str) -> bool:
