@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from kusabi.data import folder as folders
 from kusabi.data.folder import read_folder
+from kusabi.data.listing import Listed
 from kusabi.errors import DataError
 
 
@@ -262,6 +264,25 @@ def test_metadata_at_the_root_replaces_class_folders(folder):
         ("pictures/2.png", 1, None),
     ]
     assert data.notes == ("1 pictures that the metadata do not list are left out: pictures/3.png",)
+
+
+def test_files_that_metadata_list_in_another_composition_are_not_said_to_be_left_out(folder, monkeypatch):
+    name = unicodedata.normalize("NFD", "ガラス.png")
+    root = folder(name, "2.png")
+    (root / "metadata.csv").write_text("file_name,label\nガラス.png,a\n2.png,b\n", encoding="utf-8")
+    data = read_folder(root)
+    assert files(data.train) == [("2.png", 1), (name, 0)] and data.notes == ()
+    assert data.open(data.train[1]).size == (4, 5)
+    # A file system that opens either composition and lists one.
+    monkeypatch.setattr(folders, "read_metadata", lambda *_: [Listed("ガラス.png", "a"), Listed("2.png", "b")])
+    assert folders._list(root, "label", None)[1] == []
+
+
+def test_of_two_files_that_differ_in_composition_the_one_that_is_not_listed_is_said_to_be_left_out(folder):
+    name = unicodedata.normalize("NFD", "ガラス.png")
+    root = folder(name, "ガラス.png", "2.png")
+    (root / "metadata.csv").write_text("file_name,label\nガラス.png,a\n2.png,b\n", encoding="utf-8")
+    assert read_folder(root).notes == (f"1 pictures that the metadata do not list are left out: {name}",)
 
 
 def test_metadata_at_the_root_may_speak_of_splits(folder):

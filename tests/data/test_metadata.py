@@ -1,4 +1,5 @@
 import json
+import unicodedata
 
 import pytest
 
@@ -58,6 +59,20 @@ def test_a_missing_column_names_those_that_exist(root):
 def test_all_files_that_are_not_there_are_named(root):
     said = refusal(root, "file_name,label\nx.png,a\n1.png,a\ny/z.png,b\n")
     assert str(root / "train" / "x.png") in said and str(root / "train" / "y" / "z.png") in said and "1.png" not in said
+
+
+def test_names_find_their_files_however_they_are_composed(folder):
+    there, named = (unicodedata.normalize(form, "ガラス/é.png") for form in ("NFD", "NFC"))
+    root = folder(f"train/{there}", "train/1.png")
+    path = write(root, f"file_name,label\n{named},a\n1.png,b\n")
+    assert [one.file for one in read_metadata(path, root, "label", None)] == [f"train/{there}", "train/1.png"]
+    assert "listed twice" in refusal(root, f"file_name,label\n{named},a\n{there},b\n")
+
+
+def test_a_name_that_fits_two_files_finds_neither(folder):
+    marks = "a\u0323\u0307", "a\u0307\u0323"  # two orders of the same marks, and a third spelling in the list
+    root = folder(*(f"train/{name}.png" for name in marks))
+    assert "files that are not there" in refusal(root, "file_name,label\n\u1ea1\u0307.png,a\n")
 
 
 @pytest.mark.parametrize("name", ["../../secret.png", "/etc/hostname", "deep/../../1.png", "..\\1.png"])

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from kusabi.data.dataset import Dataset
 from kusabi.data.enumeration import enumerated
-from kusabi.data.listing import ROLES, Listed, Progress, build_dataset
+from kusabi.data.listing import ROLES, Listed, Progress, build_dataset, composed
 from kusabi.data.metadata import metadata_file, read_metadata
 from kusabi.data.picture import decode_picture
 from kusabi.data.picture_files import folders_in, pictures_below, pictures_in
@@ -119,7 +119,9 @@ def _class_folders(root: Path, folder: Path) -> tuple[list[Listed], list[str], l
 def _unlisted(root: Path, folder: Path, listed: Sequence[Listed]) -> list[str]:
     known = {one.file for one in listed}
     found = [path.relative_to(root).as_posix() for path in pictures_below(folder)[0]]
-    left = [file for file in found if file not in known]
+    # Some file systems open a name in either composition, and list it in one.
+    otherwise = {composed(file) for file in known.difference(found)}
+    left = [file for file in found if file not in known and composed(file) not in otherwise]
     return [f"{len(left)} pictures that the metadata do not list are left out: {enumerated(left)}"] if left else []
 
 

@@ -93,10 +93,13 @@ def build_dataset(
     return Dataset(name, tuple(index), sides[0], sides[1], (*notes, *said), place, read)
 
 
+def composed(name: str) -> str:
+    """One of the two spellings that file systems have for the same accented or Japanese name."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _composed(one: Listed) -> Listed:
-    # The same accented or Japanese name is spelled in two ways by different file systems.
-    group = None if one.group is None else unicodedata.normalize("NFC", one.group)
-    return Listed(one.file, unicodedata.normalize("NFC", one.label), group)
+    return Listed(one.file, composed(one.label), None if one.group is None else composed(one.group))
 
 
 def _two_sides(splits: Mapping[str, Sequence[Listed]]) -> tuple[list[Listed], list[Listed], list[str]]:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kusabi.data.enumeration import enumerated
-from kusabi.data.listing import Listed
+from kusabi.data.listing import Listed, composed
 from kusabi.errors import DataError
 
 NAMES = ("metadata.csv", "metadata.jsonl")
@@ -34,7 +34,8 @@ def metadata_file(folder: Path) -> Path | None:
 def read_metadata(path: Path, root: Path, label_column: str, group_column: str | None) -> list[Listed]:
     """The pictures that a metadata file lists, their files relative to ``root``.
 
-    ``file_name`` is relative to the folder of the metadata file. An empty group means a picture of its own.
+    ``file_name`` is relative to the folder of the metadata file; accents and Japanese may be composed otherwise than on
+    disk, whose spelling is the one returned. An empty group means a picture of its own.
 
     Raises:
         DataError: If the file cannot be understood, a column is missing, a row lacks its file name or label, or files
@@ -47,6 +48,7 @@ def read_metadata(path: Path, root: Path, label_column: str, group_column: str |
     files = [PurePosixPath(_text(row[FILE]).replace("\\", "/")) for _, row in rows]
     outside = [str(file) for file in files if file.is_absolute() or ".." in file.parts]
     _refuse(path, outside, "files outside of its folder", f"give each {FILE} relative to the metadata file")
+    files = _as_on_disk(path.parent, files)
     seen: set[PurePosixPath] = set()
     twice = [str(file) for file in files if file in seen or seen.add(file)]
     _refuse(path, twice, "files listed twice", "keep one line for each")
@@ -57,6 +59,29 @@ def read_metadata(path: Path, root: Path, label_column: str, group_column: str |
         Listed(str(below / file), _text(row[label_column]), _text(row.get(group_column)) or None)
         for file, (_, row) in zip(files, rows, strict=True)
     ]
+
+
+def _as_on_disk(folder: Path, files: Sequence[PurePosixPath]) -> list[PurePosixPath]:
+    """Files that are not there by another composition of the same names, where exactly one fits."""
+    held: dict[Path, dict[str, list[str]]] = {}  # folder -> composed name -> the names there
+
+    def spelled(at: Path, name: str) -> str:
+        if at not in held:
+            held[at] = {}
+            for path in at.iterdir() if at.is_dir() else ():
+                held[at].setdefault(composed(path.name), []).append(path.name)
+        found = held[at].get(composed(name), [])
+        return found[0] if len(found) == 1 else name
+
+    def found(file: PurePosixPath) -> PurePosixPath:
+        if (folder / file).exists():
+            return file
+        at = folder
+        for part in file.parts:
+            at = at / (part if (at / part).exists() else spelled(at, part))
+        return PurePosixPath(at.relative_to(folder).as_posix())
+
+    return [found(file) for file in files]
 
 
 def _rows(path: Path) -> list[Row]:
