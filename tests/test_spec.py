@@ -239,6 +239,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, complaint):
     assert str(path) in str(refusal.value) and complaint in str(refusal.value)
 
 
+def test_a_byte_order_mark_before_the_text_is_no_part_of_it(tmp_path):
+    (tmp_path / "spec.toml").write_text("seed = 5\n", "utf-8-sig")
+    assert read_spec(tmp_path / "spec.toml").seed == 5
+
+
 def test_a_placement_that_cannot_be_looked_up_is_named():
     with pytest.raises(SpecError, match="x: File name too long; give a shorter name"):
         placement_fields("x" * 300)
