@@ -148,6 +148,16 @@ def test_rescaling_and_normalising_are_folded_into_one(tmp_path, fields, mean, s
         ({**HALF, "image_std": [0, 1, 1]}, "makes no sense"),
         ({**HALF, "size": {"height": 40, "width": 48}}, "not one square size; give an input size"),
         ({**HALF, "size": 41}, "input size 41 is not a multiple"),
+        ({**HALF, "size": [40, 40]}, "not one square size; give an input size"),
+        ({**HALF, "resample": "bicubic"}, "'resample' is 'bicubic', which is none of PIL's numbers 0 to "),
+        ({**HALF, "resample": 9}, "'resample' is 9, which"),
+        ({**HALF, "resample": [3]}, "'resample' is [3], which"),
+        ({**HALF, "rescale_factor": "x"}, "'rescale_factor' is 'x', which is no positive number"),
+        ({**HALF, "rescale_factor": [1]}, "'rescale_factor' is [1], which"),
+        ({**HALF, "rescale_factor": -1}, "'rescale_factor' is -1, which"),
+        ({**HALF, "rescale_factor": float("inf")}, "'rescale_factor' is inf, which"),
+        ({**HALF, "rescale_factor": 10**400}, "'rescale_factor' is 1000"),
+        ({**HALF, "image_mean": [10**400, 0, 0]}, "'image_mean' should be three numbers"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_naming_the_file(tmp_path, fields, told):

@@ -64,8 +64,7 @@ def read_preprocessing(folder: Path, sizes: InputSizes, input_size: int | None, 
     size = input_size if input_size is not None else _own_size(fields, sizes, path)
     sizes.check(size, str(folder))
     mean, std = _normalisation(fields, path)
-    resample = fields.get("resample")
-    return Preprocessing(size, fit, mean, std, _BICUBIC if resample is None else int(resample))
+    return Preprocessing(size, fit, mean, std, _resample(fields, path))
 
 
 def pixels(images: Sequence[Image.Image], preprocessing: Preprocessing) -> Tensor:
@@ -118,10 +117,10 @@ def _own_size(fields: Mapping[str, Any], sizes: InputSizes, path: Path) -> int:
         return sizes.own
     cropped = fields.get("do_center_crop", "crop_size" in fields)
     size = fields.get("crop_size" if cropped else "size") or fields.get("size") or sizes.own
-    sides = set(size.values()) if isinstance(size, Mapping) else {size}
-    if len(sides) != 1 or not all(isinstance(side, int) and side > 0 for side in sides):
+    sides = list(size.values()) if isinstance(size, Mapping) else [size]
+    if not all(isinstance(side, int) and side == sides[0] > 0 for side in sides):
         raise BackboneError(f"{path}: size {size} is not one square size; give an input size")
-    return sides.pop()
+    return sides[0]
 
 
 def _normalisation(
@@ -131,12 +130,12 @@ def _normalisation(
     normalised = fields.get("do_normalize", True)
     mean = _triple(fields, "image_mean", path) if normalised else np.zeros(3)
     std = _triple(fields, "image_std", path) if normalised else np.ones(3)
-    factor = 255 * float(fields.get("rescale_factor") or 1 / 255) if fields.get("do_rescale", True) else 255.0
+    factor = 255 * _rescaling(fields, path) if fields.get("do_rescale", True) else 255.0
     factor = 1.0 if abs(factor - 1) < 1e-6 else factor
     if str(fields.get("image_processor_type", "")).startswith("EfficientNet"):  # ALIGN
         mean = mean + bool(fields.get("rescale_offset", False))
         std = std * _triple(fields, "image_std", path) if fields.get("include_top", True) else std
-    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all() and factor > 0):
+    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
         raise BackboneError(
             f"{path}: mean {mean.tolist()} or deviation {std.tolist()} makes no sense; restore the file"
         )
@@ -145,9 +144,33 @@ def _normalisation(
     return (red, green, blue), (wide, middle, narrow)
 
 
+def _resample(fields: Mapping[str, Any], path: Path) -> int:
+    """PIL's number of the filter."""
+    value = fields.get("resample")
+    if value is None:
+        return _BICUBIC
+    if value not in [int(known) for known in Image.Resampling]:
+        raise BackboneError(
+            f"{path}: 'resample' is {value!r}, which is none of PIL's numbers 0 to {max(Image.Resampling)}; restore "
+            "the file"
+        )
+    return int(value)
+
+
+def _rescaling(fields: Mapping[str, Any], path: Path) -> float:
+    value = fields.get("rescale_factor") or 1 / 255
+    try:
+        factor = float(value)
+    except (TypeError, ValueError, OverflowError):
+        factor = 0.0
+    if not 0 < factor < np.inf:
+        raise BackboneError(f"{path}: 'rescale_factor' is {value!r}, which is no positive number; restore the file")
+    return factor
+
+
 def _triple(fields: Mapping[str, Any], key: str, path: Path) -> NDArray[np.float64]:
     try:
         value = np.asarray(fields[key], np.float64)
         return np.broadcast_to(value, 3)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise BackboneError(f"{path}: '{key}' should be three numbers; restore the file") from None
