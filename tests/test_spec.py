@@ -228,7 +228,14 @@ def test_laying_nothing_or_everything_over_is_plain(spec):
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(b"seed = ", "not valid TOML"), (b"\xff\xfe", "not valid TOML"), (None, "cannot be read")],
+    [
+        (b"seed = ", "not valid TOML"),
+        (b"\xff\xfe", "not valid TOML"),
+        (b"seed = " + b"9" * 5000, "not valid TOML"),
+        (b"seed = " + b"[" * 5000, "not valid TOML"),
+        (None, "cannot be read"),
+    ],
+    ids=["cut off", "not UTF-8", "a long number", "nested deeply", "none"],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path, content, complaint):
     path = tmp_path / "my spec.toml"

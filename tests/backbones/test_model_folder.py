@@ -140,7 +140,14 @@ def test_without_a_network_the_hub_client_itself_ends_in_a_plain_line(monkeypatc
 
 @pytest.mark.parametrize(
     "content, told",
-    [(None, "no config.json in this folder"), ("{", "not valid JSON"), ("[]", "a JSON object was expected")],
+    [
+        (None, "no config.json in this folder"),
+        ("{", "not valid JSON"),
+        ("[]", "a JSON object was expected"),
+        ('{"a": ' + "9" * 5000 + "}", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+    ],
+    ids=["none", "cut off", "a list", "a long number", "nested deeply"],
 )
 def test_a_folder_that_is_no_model_is_refused_naming_it(tmp_path, content, told):
     if content is not None:

@@ -102,6 +102,8 @@ def test_rows_without_a_label_or_a_file_name_are_named_by_line(root):
         ("file_name,label\n1.png\n", "metadata.csv", "line 2 does not have 2 fields"),
         ('{"file_name": "1.png", "label": "a"}\n{"file', "metadata.jsonl", "line 2 is not valid JSON"),
         ("[1]", "metadata.jsonl", "line 1 is not a JSON object"),
+        ('{"a": 1}\n{"a": ' + "9" * 5000 + "}", "metadata.jsonl", "line 2 has a number too long or is nested"),
+        ('{"a": ' + "[" * 100_000, "metadata.jsonl", "line 1 has a number too long or is nested too deeply"),
     ],
 )
 def test_files_that_cannot_be_understood_are_refused_with_the_place(root, content, name, said):

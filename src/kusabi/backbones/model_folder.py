@@ -92,7 +92,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BackboneError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BackboneError(f"{path}: not valid JSON ({error}); restore the file") from None
     if not isinstance(content, dict):
         raise BackboneError(f"{path}: a JSON object was expected; restore the file")

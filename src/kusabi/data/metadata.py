@@ -117,6 +117,8 @@ def _json_rows(path: Path, content: str) -> Iterable[Row]:
             row = json.loads(text)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}: line {line} is not valid JSON ({error.msg})") from None
+        except (ValueError, RecursionError):
+            raise DataError(f"{path}: line {line} has a number too long or is nested too deeply to be read") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}: line {line} is not a JSON object; write one for each picture")
         yield line, row
