@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel
 from transformers.utils import logging
 
+from kusabi.adapters import low_rank
 from kusabi.adapters.attach import attached
 from kusabi.adapters.checkpoint import Adapter
 from kusabi.adapters.merged_folder import export_merged
@@ -48,11 +49,11 @@ def delta_of(*names):
     return delta
 
 
-def export(folder, module, delta, source, names=None, dtype=None):
+def export(folder, module, delta, source, names=None, dtype=None, parts=None):
     prototypes = Prototypes(F.normalize(torch.randn(2, 8, generator=torch.Generator().manual_seed(2)), dim=-1), 9.0)
     prototypes.displacement.data.fill_(0.1)
     files = sorted(source.glob("*.safetensors"))
-    export_merged(folder, module, Adapter((delta,), {}, CARD), prototypes, source, files, names or {}, dtype)
+    export_merged(folder, module, Adapter(parts or (delta,), {}, CARD), prototypes, source, files, names or {}, dtype)
     return prototypes
 
 
@@ -77,6 +78,19 @@ def test_the_readme_of_the_folder_gives_the_very_embeddings_and_logits(tmp_path,
     assert torch.equal(scope["logits"], prototypes(F.normalize(images.float(), dim=-1)))
     shards = len(list((tmp_path / "out").glob("model*.safetensors")))
     assert shards == 1 if shard == "1GB" else shards > 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_two_deltas_on_one_weight_are_exported_as_they_are_attached_bitwise(tmp_path, dtype):
+    module = save_clip(tmp_path / "tiny", dtype)
+    names = (UP, TEXT)
+    dense = low_rank.fresh({name: module.get_parameter(name).shape for name in names}, 2, 4.0, seed=3)
+    dense.values.data += torch.randn(len(dense), generator=torch.Generator().manual_seed(4)) * 0.1
+    parts = (delta_of(*names), dense)
+    export(tmp_path / "out", module, None, tmp_path / "tiny", parts=parts)
+    merged = load_file(tmp_path / "out" / "model.safetensors")
+    with attached(module, *parts):
+        assert all(torch.equal(merged[name], module.get_parameter(name)) for name in names)
 
 
 def test_a_half_precision_backbone_that_was_resident_in_fp32_is_equal_when_written_in_fp32(tmp_path):

@@ -88,14 +88,7 @@ def merge(module: nn.Module, *parts: AdapterPart) -> None:
     check_all_fit(parts, module)
     parameters = dict(module.named_parameters())
     for name, amounts in additions(parts).items():
-        weight = parameters[name]
-        at = None if len(amounts) > 1 or amounts[0][0] is None else amounts[0][0].to(weight.device, torch.int64)
-        originals, total = _read(weight, at), amounts[0][1].to(weight.device)
-        if len(amounts) > 1:  # summed up first, as when attached: each rounding to the weight's dtype would cost bits
-            total = torch.zeros(len(originals), dtype=torch.float32, device=weight.device)
-            for indices, added in amounts:
-                _add(total, None, indices, added)
-        _write(weight, at, folded(originals, total))
+        _write(parameters[name], None, with_all(_read(parameters[name], None), amounts))
 
 
 def additions(parts: Sequence[AdapterPart]) -> dict[str, list[tuple[Tensor | None, Tensor]]]:
@@ -113,6 +106,22 @@ def additions(parts: Sequence[AdapterPart]) -> dict[str, list[tuple[Tensor | Non
         for name in part.weights:
             found.setdefault(name, []).append(part.added(name))
     return found
+
+
+def with_all(originals: Tensor, amounts: Sequence[tuple[Tensor | None, Tensor]]) -> Tensor:
+    """What the entries of a weight are with deltas attached to it, in the order given, bitwise.
+
+    Args:
+        originals: ``(n,)``, all entries.
+        amounts: Of each delta, as ``additions`` gives them.
+
+    Returns:
+        ``(n,)`` in the dtype of the originals.
+    """
+    total = torch.zeros(len(originals), dtype=torch.float32, device=originals.device)
+    for indices, added in amounts:  # summed up first: each rounding to the weight's dtype would cost bits
+        _add(total, None, indices, added)
+    return folded(originals, total)
 
 
 def _ledger(module: nn.Module) -> _Ledger:

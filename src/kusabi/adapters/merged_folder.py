@@ -12,10 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kusabi.adapters.attach import additions
+from kusabi.adapters.attach import additions, with_all
 from kusabi.adapters.checkpoint import Adapter
 from kusabi.adapters.exported_head import FACTS, READING, write_head, write_json
-from kusabi.adapters.fold import folded
 from kusabi.adapters.part import AdapterPart, check_all_fit
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.whole_folder import whole_folder
@@ -71,21 +70,14 @@ def export_merged(
 
 
 def rewrites_of(parts: Sequence[AdapterPart]) -> dict[str, Rewrite]:
-    """What deltas do to each of their targets, one after the other.
+    """What deltas do to each of their targets, all together: as if they were attached.
 
     Raises:
         AdapterError: If a part cannot be merged.
     """
 
     def rewrite(amounts: Sequence[tuple[Tensor | None, Tensor]]) -> Rewrite:
-        def written(weight: Tensor) -> Tensor:
-            flat = weight.flatten().clone()
-            for indices, added in amounts:
-                at = slice(None) if indices is None else indices.to(flat.device, torch.int64)
-                flat[at] = folded(flat[at], added.to(flat.device))
-            return flat.view(weight.shape)
-
-        return written
+        return lambda weight: with_all(weight.flatten(), amounts).view(weight.shape)
 
     return {name: rewrite(amounts) for name, amounts in additions(parts).items()}
 
