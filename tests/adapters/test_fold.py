@@ -140,3 +140,27 @@ def test_leaving_forgets_no_originals_of_a_delta_on_other_weights(model):
         first.__exit__(None, None, None)
         assert not torch.equal(state(model), before)
     assert torch.equal(state(model), before)
+
+
+@pytest.mark.parametrize("first", [torch.inference_mode, torch.no_grad])
+def test_a_delta_that_was_attached_in_one_mode_is_attached_in_any_other(model, delta, first):
+    before, expected = state(model), dense(model, delta)
+    for mode in (first, torch.enable_grad, torch.inference_mode, torch.no_grad):
+        with mode(), attached(model, delta):
+            assert torch.equal(state(model), expected)
+        assert torch.equal(state(model), before)
+
+
+def test_a_delta_that_was_made_in_inference_mode_is_attached_and_followed(model, delta):
+    before, expected = state(model), dense(model, delta)
+    with torch.inference_mode():
+        made = copy.deepcopy(delta)
+    assert made.indices.is_inference()
+    for mode in (torch.enable_grad, torch.inference_mode):
+        with mode(), attached(model, made):
+            assert torch.equal(state(model), expected)
+        assert torch.equal(state(model), before)
+    made.place([1, 0], torch.tensor([9]), torch.tensor([1.0]))
+    expected = dense(model, made)
+    with attached(model, made):
+        assert torch.equal(state(model), expected)

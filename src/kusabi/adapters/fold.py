@@ -25,19 +25,21 @@ class Fold:
     """
 
     def __init__(self, part: SparseDelta, weights: Sequence[nn.Parameter]) -> None:
-        self._born = (part.indices, part.indices._version, part.slices)
+        self._born = (part.indices, _version(part.indices), part.slices)
         self._shapes = [(weight.shape, weight.dtype, weight.device) for weight in weights]
         device, dtype = weights[0].device, weights[0].dtype
-        flat = part.indices.to(device, torch.int64)
-        self._room, self._counts = torch.empty(len(part), dtype=dtype, device=device), part.counts
-        self.positions, self.originals = (list(of.split(self._counts)) for of in (flat, self._room))
+        self._counts = part.counts
+        with torch.inference_mode(False):  # both outlive the mode they are made in
+            flat = part.indices.to(device, torch.int64)
+            self._room = torch.empty(len(part), dtype=dtype, device=device)
+            self.positions, self.originals = (list(of.split(self._counts)) for of in (flat, self._room))
 
     def holds(self, part: AdapterPart, weights: Sequence[nn.Parameter]) -> bool:
         """Whether neither the delta's entries nor the shape, type and place of the weights have changed."""
         indices, version, slices = self._born
         return (
             part.indices is indices
-            and indices._version == version
+            and _version(indices) == version
             and part.slices is slices
             and len(weights) == len(self._shapes)
             and all(
@@ -90,6 +92,11 @@ def weights_of(module: nn.Module, names: Sequence[str]) -> list[nn.Parameter] | 
             return None
         found.append(weight)
     return found
+
+
+def _version(tensor: Tensor) -> int:
+    """How often it was changed in place; one made in inference mode does not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 @cache
