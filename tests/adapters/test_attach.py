@@ -1,5 +1,7 @@
 import copy
-from contextlib import ExitStack
+import sys
+import threading
+from contextlib import ExitStack, suppress
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 
 from kusabi.adapters import attach, fold
 from kusabi.adapters.attach import attached, merge
+from kusabi.adapters.ledger import ledger_of
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.errors import AdapterError
 
@@ -185,6 +188,65 @@ def test_ctrl_c_while_leaving_still_restores_everything(towers, digest, monkeypa
     assert digest(module) == before
     with attached(module, delta_on(FUSED)):
         pass
+    assert digest(module) == before
+
+
+@pytest.fixture
+def at_once():
+    # Runs a step in two threads that take turns as often as they can.
+    def run(step):
+        failed, start = [], threading.Barrier(2)
+
+        def work(number):
+            start.wait()
+            try:
+                step(number)
+            except Exception as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        assert not failed and not any(thread.is_alive() for thread in threads)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield run
+    sys.setswitchinterval(before)
+
+
+@WAYS
+@pytest.mark.parametrize("other", ["0.weight", "1.weight"])
+def test_two_threads_that_attach_at_the_same_time_leave_no_trace(digest, joining, at_once, way, other):
+    joining(way)
+    module = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).requires_grad_(False)
+    before, deltas = digest(module), [delta_on("0.weight"), delta_on(other, seed=1)]
+
+    def swap(number):
+        for _ in range(300):
+            with attached(module, deltas[number]):
+                pass
+
+    at_once(swap)
+    assert digest(module) == before
+    assert not ledger_of(module).attached and not ledger_of(module).pages
+
+
+def test_an_adapter_that_two_threads_want_at_once_stays_with_the_one_that_has_it(digest, at_once):
+    module = nn.Linear(8, 8).requires_grad_(False)
+    before, delta = digest(module), delta_on("weight")
+
+    def swap(_):
+        had = 0
+        while had < 150:
+            with suppress(AdapterError), attached(module, delta):
+                for _ in range(20):
+                    assert ledger_of(module).attached == [delta] and digest(module) != before
+                had += 1
+
+    at_once(swap)
     assert digest(module) == before
 
 

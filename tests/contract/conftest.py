@@ -18,6 +18,7 @@ from kusabi.adapters.bottleneck_form import checked_form
 from kusabi.adapters.checkpoint import Adapter
 from kusabi.adapters.granularity import choose
 from kusabi.adapters.insertion import insertion_points
+from kusabi.adapters.ledger import ledger_of
 from kusabi.adapters.outline import outline
 from kusabi.adapters.part import AdapterPart
 from kusabi.adapters.prune import Pruning
@@ -153,7 +154,7 @@ def state_of(module):
         marks.append((len(late or ()), len(tensor._backward_hooks or ())))
     for name, layer in module.named_modules():
         marks.append((name, len(layer._forward_hooks), len(layer._forward_pre_hooks), len(layer._backward_hooks)))
-    ledger = attach._ledger(module)
+    ledger = ledger_of(module)
     return digest.hexdigest(), marks, (len(ledger.attached), len(ledger.pages), len(ledger.handles))
 
 

@@ -5,7 +5,8 @@ Requirements this file exists for:
   stored and written back, never recovered by subtracting;
 - adapters may come and go in any order, so one ledger per model keeps the first original of every touched entry;
 - an original that a zero value would rewrite is not written (``-0.0 + 0.0`` is ``0.0``: the bits would change);
-- nothing is written before everything that could fail has been gathered.
+- nothing is written before everything that could fail has been gathered;
+- threads come and go one after the other, or one would take what another has just written for an original.
 
 Inserted parts write nothing: they hook into the modules when they come and are unhooked when they go.
 
@@ -13,51 +14,26 @@ A sparse delta that comes to a model where no other is on its weights, and has b
 ``fold.py``: the same writes, prepared once.
 """
 
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from kusabi.adapters.fold import Fold, folded, suits, weights_of
+from kusabi.adapters.ledger import Ledger, Page, ledger_of
 from kusabi.adapters.part import AdapterPart, Inserted, WeightDelta, check_all_fit, forget_compiled, on_leaving, unhook
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.errors import AdapterError
-
-
-@dataclass
-class _Page:
-    """Ledger page of one weight: the untouched values of every position that an attached adapter covers."""
-
-    indices: Tensor | None  # (u,) int64, rising; None for the whole weight
-    originals: Tensor  # (u,) in the weight's own dtype
-    owner: AdapterPart | None  # the delta whose positions these are, one for one; None once others came
-
-
-@dataclass
-class _Ledger:
-    attached: list[AdapterPart] = field(default_factory=list)
-    pages: dict[str, _Page] = field(default_factory=dict)
-    handles: dict[AdapterPart, list[RemovableHandle]] = field(default_factory=dict)
-    folds: "weakref.WeakKeyDictionary[AdapterPart, Fold]" = field(default_factory=weakref.WeakKeyDictionary)
-
-    @property
-    def deltas(self) -> list[WeightDelta]:
-        return [part for part in self.attached if isinstance(part, WeightDelta)]
-
-
-_LEDGERS: "weakref.WeakKeyDictionary[nn.Module, _Ledger]" = weakref.WeakKeyDictionary()
 
 
 @contextmanager
 def attached(module: nn.Module, *parts: AdapterPart) -> Iterator[nn.Module]:
     """The model with the parts folded into its weights or hooked to its modules; bitwise as before on leaving.
 
-    Deltas on the same entries add up. Values are read whenever an adapter comes to or goes from the same weight: change
-    them outside.
+    Deltas on the same entries add up, also those that several threads attach at once: requests that are answered at the
+    same time need turns, or a model each. Values are read whenever an adapter comes to or goes from the same weight:
+    change them outside.
 
     A model may have been compiled before. Deltas are written into weights, which compiled code reads at every call.
     Inserted parts are hooks, which it does not look at: whenever one comes or goes, all that ``torch.compile`` made in
@@ -69,10 +45,11 @@ def attached(module: nn.Module, *parts: AdapterPart) -> Iterator[nn.Module]:
             written then.
     """
     check_all_fit([part for part in parts if not _known(module, part)], module)
+    joined: set[AdapterPart] = set()  # here; a part that another thread has attached is not ours to take away
     with ExitStack() as stack:
         for part in parts:
-            on_leaving(stack, _leave, module, part, _ledger(module).attached.count(part))
-            _join(module, part)
+            on_leaving(stack, _leave, module, part, joined)
+            _join(module, part, joined)
         yield module
 
 
@@ -83,12 +60,14 @@ def merge(module: nn.Module, *parts: AdapterPart) -> None:
     Raises:
         AdapterError: If an adapter is attached, parts do not fit (listing all mismatches), or one cannot be merged.
     """
-    if _ledger(module).attached:
-        raise AdapterError("leave all attached adapters before merging one for good")
-    check_all_fit(parts, module)
-    parameters = dict(module.named_parameters())
-    for name, amounts in additions(parts).items():
-        _write(parameters[name], None, with_all(_read(parameters[name], None), amounts))
+    ledger = ledger_of(module)
+    with ledger.lock:
+        if ledger.attached:
+            raise AdapterError("leave all attached adapters before merging one for good")
+        check_all_fit(parts, module)
+        parameters = dict(module.named_parameters())
+        for name, amounts in additions(parts).items():
+            _write(parameters[name], None, with_all(_read(parameters[name], None), amounts))
 
 
 def additions(parts: Sequence[AdapterPart]) -> dict[str, list[tuple[Tensor | None, Tensor]]]:
@@ -124,56 +103,68 @@ def with_all(originals: Tensor, amounts: Sequence[tuple[Tensor | None, Tensor]])
     return folded(originals, total)
 
 
-def _ledger(module: nn.Module) -> _Ledger:
-    return _LEDGERS.setdefault(module, _Ledger())
-
-
-def _join(module: nn.Module, part: AdapterPart) -> None:
-    ledger = _ledger(module)
-    if part in ledger.attached:
-        raise AdapterError("this adapter is attached already; leave it first, or attach a copy")
+def _join(module: nn.Module, part: AdapterPart, joined: set[AdapterPart]) -> None:
+    ledger = ledger_of(module)
+    with ledger.lock:
+        if part in ledger.attached:
+            raise AdapterError("this adapter is attached already; leave it first, or attach a copy")
+        joined.add(part)
+        if isinstance(part, Inserted):
+            ledger.handles[part] = part.join(module)
+            ledger.attached.append(part)
+        elif isinstance(part, WeightDelta):
+            _join_weights(ledger, module, part)
     if isinstance(part, Inserted):
-        ledger.handles[part] = part.join(module)
-        ledger.attached.append(part)
-        forget_compiled()
-    elif isinstance(part, WeightDelta):
-        parameters = _weights(module, part.weights)
-        if (fold := _fold(ledger, part, parameters)) and ledger.pages.keys().isdisjoint(part.weights):
-            _join_alone(ledger, part, fold, [*parameters.values()])
-            return
-        pages = {name: _grown(ledger.pages.get(name), parameters[name], part, name) for name in part.weights}
-        ledger.pages.update(pages)  # all originals are safe before the first write
-        ledger.attached.append(part)
-        _refold(ledger, parameters, part.weights)
+        forget_compiled()  # waits for threads that compile, so not with the lock in hand
 
 
-def _join_alone(ledger: _Ledger, part: WeightDelta, fold: Fold, weights: list[nn.Parameter]) -> None:
+def _join_weights(ledger: Ledger, module: nn.Module, part: WeightDelta) -> None:
+    parameters = _weights(module, part.weights)
+    if (fold := _fold(ledger, part, parameters)) and ledger.pages.keys().isdisjoint(part.weights):
+        _join_alone(ledger, part, fold, [*parameters.values()])
+        return
+    pages = {name: _grown(ledger.pages.get(name), parameters[name], part, name) for name in part.weights}
+    ledger.pages.update(pages)  # all originals are safe before the first write
+    ledger.attached.append(part)
+    _refold(ledger, parameters, part.weights)
+
+
+def _join_alone(ledger: Ledger, part: WeightDelta, fold: Fold, weights: list[nn.Parameter]) -> None:
     fold.read(weights)
     entries = zip(part.weights, fold.positions, fold.originals, strict=True)
-    ledger.pages.update({name: _Page(at, originals, part) for name, at, originals in entries})
+    ledger.pages.update({name: Page(at, originals, part) for name, at, originals in entries})
     ledger.attached.append(part)
     fold.write(weights, part.values.data)
 
 
-def _leave(module: nn.Module, part: AdapterPart, before: int) -> None:
+def _leave(module: nn.Module, part: AdapterPart, joined: set[AdapterPart]) -> None:
     """Wherever joining stopped, and wherever leaving did the last time."""
-    ledger = _ledger(module)
-    if before == 0 and part in ledger.handles:
-        unhook(ledger.handles[part])
+    if part not in joined:
+        return
+    ledger = ledger_of(module)
+    with ledger.lock:
+        unhook(ledger.handles.get(part, ()))
+        ledger.handles.pop(part, None)
+        if part in ledger.attached:
+            ledger.attached.remove(part)
+        if isinstance(part, WeightDelta):
+            _leave_weights(ledger, module, part)
+    if isinstance(part, Inserted):
         forget_compiled()
-        ledger.handles.pop(part)
-    if ledger.attached.count(part) > before:
-        ledger.attached.remove(part)
-    if isinstance(part, WeightDelta) and (names := tuple(name for name in part.weights if name in ledger.pages)):
-        parameters, fold = _weights(module, names), ledger.folds.get(part)
-        if fold is not None and not ledger.deltas and fold.made([ledger.pages[name].originals for name in names]):
-            fold.restore([*parameters.values()])
-            ledger.pages.clear()
-            return
-        _refold(ledger, parameters, names)
-        for name in names:
-            if not any(name in other.weights for other in ledger.deltas):
-                del ledger.pages[name]
+    joined.remove(part)
+
+
+def _leave_weights(ledger: Ledger, module: nn.Module, part: WeightDelta) -> None:
+    names = tuple(name for name in part.weights if name in ledger.pages)
+    parameters, fold = _weights(module, names), ledger.folds.get(part)
+    if fold is not None and not ledger.deltas and fold.made([ledger.pages[name].originals for name in names]):
+        fold.restore([*parameters.values()])
+        ledger.pages.clear()
+        return
+    _refold(ledger, parameters, names)
+    for name in names:
+        if not any(name in other.weights for other in ledger.deltas):
+            del ledger.pages[name]
 
 
 def _weights(module: nn.Module, names: tuple[str, ...]) -> dict[str, nn.Parameter]:
@@ -183,7 +174,7 @@ def _weights(module: nn.Module, names: tuple[str, ...]) -> dict[str, nn.Paramete
     return dict(zip(names, found, strict=True))
 
 
-def _fold(ledger: _Ledger, part: WeightDelta, weights: dict[str, nn.Parameter]) -> Fold | None:
+def _fold(ledger: Ledger, part: WeightDelta, weights: dict[str, nn.Parameter]) -> Fold | None:
     """Where a sparse delta lies in this model, found once; None for what has no such place."""
     found = ledger.folds.get(part)
     if found is not None and found.holds(part, [*weights.values()]):
@@ -196,34 +187,34 @@ def _fold(ledger: _Ledger, part: WeightDelta, weights: dict[str, nn.Parameter]) 
 
 def _known(module: nn.Module, part: AdapterPart) -> bool:
     """Whether a part was here before, and neither it nor the model has changed since: it fits as it did."""
-    ledger = _LEDGERS.get(module)
-    if ledger is None or not isinstance(part, WeightDelta) or (fold := ledger.folds.get(part)) is None:
+    ledger = ledger_of(module)
+    if not isinstance(part, WeightDelta) or (fold := ledger.folds.get(part)) is None:
         return False
     weights = weights_of(module, part.weights)
     return weights is not None and fold.holds(part, weights)
 
 
 @torch.no_grad()
-def _grown(page: _Page | None, weight: nn.Parameter, part: WeightDelta, name: str) -> _Page:
+def _grown(page: Page | None, weight: nn.Parameter, part: WeightDelta, name: str) -> Page:
     """The page with the positions of one more delta; known originals win over what the weight holds now."""
     if page is not None and page.indices is None:
-        return _Page(None, page.originals, None)
+        return Page(None, page.originals, None)
     indices = part.added(name)[0]
     wanted = None if indices is None else indices.to(weight.device, torch.int64)
     if page is None or page.indices is None:
-        return _Page(wanted, _read(weight, wanted), part)
+        return Page(wanted, _read(weight, wanted), part)
     if wanted is None:
         originals = _read(weight, None)
         originals[page.indices] = page.originals
-        return _Page(None, originals, None)
+        return Page(None, originals, None)
     union = torch.cat([page.indices, wanted]).unique()
     originals = _read(weight, union)
     originals[torch.searchsorted(union, page.indices)] = page.originals
-    return _Page(union, originals, None)
+    return Page(union, originals, None)
 
 
 @torch.no_grad()
-def _refold(ledger: _Ledger, parameters: dict[str, nn.Parameter], names: tuple[str, ...]) -> None:
+def _refold(ledger: Ledger, parameters: dict[str, nn.Parameter], names: tuple[str, ...]) -> None:
     """Write originals plus the sum of all attached amounts, in the order of attaching."""
     for name in names:
         page, weight = ledger.pages[name], parameters[name]
