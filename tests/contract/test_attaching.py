@@ -94,7 +94,7 @@ def interrupted(step, at=None, inside=""):
 
 def some(lines):
     """Some from everywhere, and the last ones all: there hooks and weights are in place."""
-    return sorted({*range(1, lines + 1, max(1, lines // 25)), *range(max(1, lines - 15), lines + 1)})
+    return sorted({*range(1, lines + 1, max(1, lines // 25)), *range(max(1, lines - 30), lines + 1)})
 
 
 @pytest.mark.parametrize("way", [attached, working_copy])

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from kusabi.adapters.fold import folded
 from kusabi.adapters.part import AdapterPart, Inserted, WeightDelta, check_all_fit, forget_compiled, on_leaving, unhook
@@ -123,12 +124,14 @@ def _hooked(module: nn.Module, parts: Sequence[AdapterPart], stack: ExitStack) -
     """Hook what trains beside the model; the weights that are left, with the parts that are added to each."""
     covering: dict[str, list[WeightDelta]] = {}
     inserted = False
+    handles: list[RemovableHandle] = []
+    on_leaving(stack, unhook, handles)  # before there are any: Ctrl-C may come between
     for part in parts:
         if isinstance(part, Inserted):
-            on_leaving(stack, unhook, part.join(module))
+            handles += part.join(module)
             inserted = True
         elif isinstance(part, WeightDelta):
-            on_leaving(stack, unhook, (beside := part.beside(module)).values())
+            handles += (beside := part.beside(module)).values()
             if beside:  # these hooks take gradients at their leaves, which compiled code passes over without a word
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             for name in part.weights:
