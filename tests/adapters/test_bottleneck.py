@@ -1,5 +1,6 @@
 import copy
 import json
+import threading
 from contextlib import ExitStack
 from functools import partial
 
@@ -157,6 +158,38 @@ def test_a_parallel_block_after_bare_attention_reads_its_named_input(tiny):
         ours = embedded(backbone)
     model.module.float()
     assert torch.allclose(ours, embedded(model), atol=1e-5)
+
+
+class Meeting(nn.Linear):
+    """Waits until another thread has come as far."""
+
+    def __init__(self, width):
+        super().__init__(width, width)
+        self.together = threading.Barrier(2)
+
+    def forward(self, x):
+        self.together.wait(60)
+        return super().forward(x)
+
+
+def test_forwards_in_two_threads_each_add_what_a_parallel_block_saw_of_their_own():
+    model = nn.Sequential(nn.ModuleDict({"mlp": Meeting(8), "layer_scale2": nn.Linear(8, 8)}))
+    model[0].forward = lambda x: x + model[0]["layer_scale2"](model[0]["mlp"](x))
+    widths, inputs = insertion_points(model, ["0"], "mlp"), torch.linspace(0, 9, 16).sin().view(2, 8)
+    part, found = taught(fresh(Form(widths=widths, size=3, placement="parallel"))), {}
+
+    def answer(number):
+        with torch.no_grad():
+            found[number] = model(inputs[number])
+
+    with attached(model, part):
+        threads = [threading.Thread(target=answer, args=(number,)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        model[0]["mlp"].together = threading.Barrier(1)
+        assert all(torch.equal(found[number], model(inputs[number])) for number in range(2))
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "deit+roberta", "align"])

@@ -10,6 +10,7 @@ A block computes in the type of the stream it is in, and under autocast as any o
 """
 
 import hashlib
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -117,17 +118,22 @@ class Bottleneck(Inserted):
 
     def _hook(self, module: nn.Module, point: str, handles: list[RemovableHandle]) -> None:
         source = source_of(module, point)
-        read: dict[str, Tensor] = {}  # what a parallel block saw go by, if that was at another module
+        traced: dict[str, Tensor] = {}
+        of_thread = threading.local()
+
+        def read() -> dict[str, Tensor]:
+            """What a parallel block saw go by, if that was at another module; forwards in other threads see others."""
+            return traced if torch.compiler.is_compiling() else of_thread.__dict__
 
         def before(_: nn.Module, args: Any, named: Mapping[str, Any]) -> None:
-            read[point] = _first(args, named)
+            read()[point] = _first(args, named)
 
         def after(_: nn.Module, args: Any, named: Mapping[str, Any], output: Any) -> Any:
             stream = output[0] if isinstance(output, tuple) else output
             if self.form.placement == "sequential":
                 seen = stream
             else:
-                seen = _first(args, named) if source == point else read.pop(point)
+                seen = _first(args, named) if source == point else read().pop(point)
             stream = _plus(stream, self._added(point, seen))
             return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
