@@ -183,6 +183,22 @@ def test_large_supports_are_compared_without_a_square_of_memory():
     assert interference(deltas, ["a", "b"], {"w": 300_000}).pairs[0].total.shared == shared
 
 
+def test_only_two_sparse_supports_are_searched_and_the_card_is_as_if_all_were(monkeypatch):
+    random, search, searched = torch.Generator().manual_seed(0), torch.isin, []
+    monkeypatch.setattr(torch, "isin", lambda *sides: searched.append(sides) or search(*sides))
+    rows = [torch.arange(40), torch.arange(40), torch.tensor([0, 7, 39]), torch.tensor([7, 8])]
+    deltas = [SparseDelta({"w": row}) for row in rows]
+    for delta in deltas:
+        delta.values.data = torch.randn(len(delta), generator=random)
+    pairs = interference(deltas, ["dense", "other", "sparse", "few"], {"w": 40}).pairs
+    assert len(searched) == 2  # both ways, for the last pair
+    for pair, (a, b) in zip(pairs, itertools.combinations(deltas, 2), strict=True):
+        mine, theirs = search(a.indices, b.indices), search(b.indices, a.indices)
+        products = a.values.data.double()[mine] * b.values.data.double()[theirs]
+        assert (pair.total.first, pair.total.second, pair.total.shared) == (len(a), len(b), int(mine.sum()))
+        assert (pair.total.dot, pair.total.conflicts) == (float(products.sum()), int((products < 0).sum()))
+
+
 def test_a_card_that_cannot_be_made_is_refused():
     a, b = delta_of({"proj": {0: 1.0}}), delta_of({"proj": {4: 1.0}})
     with pytest.raises(AdapterError, match="between adapters"):

@@ -1,7 +1,8 @@
 """Composition of adapters of any kind that is added to weights: sparse deltas, low-rank parts, both together.
 
 Requirements this file exists for:
-- nothing is made dense: sparse parts are composed by ``compose``, low-rank parts by laying their ranks side by side;
+- nothing dense is composed or kept: sparse parts are composed by ``compose``, low-rank parts by laying their ranks side
+  by side; only to see that a low-rank part is finite is its update made, for one weight at a time;
 - the order of the adapters never matters, not by one bit: ranks are laid in an order that follows from what they hold;
 - one adapter with weight 1 comes back as it was.
 """

@@ -181,7 +181,12 @@ def _added(parts: Sequence[WeightDelta], name: str, size: int) -> tuple[Tensor, 
 
 def _overlap(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], size: int) -> Overlap:
     (indices_a, values_a), (indices_b, values_b) = a, b
-    products = values_a[torch.isin(indices_a, indices_b)] * values_b[torch.isin(indices_b, indices_a)]  # both rising
+    if len(indices_b) == size:  # all positions: what is shared are those of the other, and nothing need be searched
+        products = values_a * values_b[indices_a]
+    elif len(indices_a) == size:
+        products = values_a[indices_b] * values_b
+    else:  # both rising
+        products = values_a[torch.isin(indices_a, indices_b)] * values_b[torch.isin(indices_b, indices_a)]
     return Overlap(
         first=len(indices_a),
         second=len(indices_b),
