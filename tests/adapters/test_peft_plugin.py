@@ -14,7 +14,7 @@ def no_package(name):
 
 
 def refuse(name):
-    raise AssertionError(f"{name} was imported")
+    pytest.fail(f"{name} was imported")  # no Exception: those are caught
 
 
 def test_without_peft_nothing_is_imported_and_whoever_asks_is_told(monkeypatch):
@@ -46,15 +46,22 @@ def test_a_newer_one_is(monkeypatch, new):
     assert imported == ["kusabi.adapters.peft_tuner"]
 
 
-def test_a_peft_that_cannot_be_imported_stops_no_export(monkeypatch):
+@pytest.mark.parametrize("error", [ImportError, AttributeError, RuntimeError, TypeError])
+def test_a_peft_that_cannot_be_imported_stops_no_export(monkeypatch, error):
     def broken(name):
-        raise ImportError("HybridCache")
+        raise error("HybridCache")
 
     monkeypatch.setattr(peft_plugin, "version", lambda name: "0.21.2")
     monkeypatch.setattr(peft_plugin, "import_module", broken)
     peft_plugin.plug_in()
-    with pytest.raises(ImportError, match="HybridCache"):
+    with pytest.raises(error, match="HybridCache"):
         peft_plugin.kusabi_config()
+
+
+def test_a_peft_of_no_version_stops_no_export(monkeypatch):
+    monkeypatch.setattr(peft_plugin, "version", lambda name: None)
+    monkeypatch.setattr(peft_plugin, "import_module", refuse)
+    peft_plugin.plug_in()
 
 
 def test_one_import_makes_peft_know_it():

@@ -12,11 +12,11 @@ FLOOR = (0, 21)  # up to 0.20 it casts integer buffers to the dtype of the layer
 
 def plug_in() -> None:
     """Register ``KUSABI`` with PEFT; nothing happens where PEFT is missing, too old or broken."""
-    if _complaint() is None:
-        try:
+    try:
+        if _complaint() is None:
             import_module("kusabi.adapters.peft_tuner")
-        except ImportError:
-            return  # PEFT itself cannot be imported: that is told by whoever asks for it
+    except Exception:  # whatever a PEFT beside other versions of its own needs raises: whoever asks for it is told
+        return
 
 
 def kusabi_config() -> Any:
@@ -24,7 +24,7 @@ def kusabi_config() -> Any:
 
     Raises:
         AdapterError: If PEFT is missing or too old.
-        ImportError: PEFT's own, where it cannot be imported.
+        Exception: Whatever PEFT raises where it cannot be imported.
     """
     if complaint := _complaint():
         raise AdapterError(complaint)
