@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from kusabi.adapters.whole_folder import whole_folder
@@ -44,3 +47,34 @@ def test_an_empty_folder_is_filled_and_anything_else_stays_as_it_is(tmp_path, mo
     with whole_folder(tmp_path / "empty" / ".." / "near") as aside:
         (aside / "file").write_bytes(b"1")
     assert (tmp_path / "near" / "file").exists()
+
+
+def test_what_a_killed_process_left_is_in_nobodys_way_though_its_number_comes_back(tmp_path):
+    (tmp_path / f".out.{os.getpid()}").mkdir()
+    (tmp_path / "plain").mkdir()
+    with whole_folder(tmp_path / "out") as aside:
+        (aside / "file").write_bytes(b"1")
+    assert (tmp_path / "out" / "file").read_bytes() == b"1"
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_link_to_an_empty_folder_is_followed(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with whole_folder(tmp_path / "link") as aside:
+        (aside / "file").write_bytes(b"1")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "file").read_bytes() == b"1"
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(AdapterError, match="circle"), whole_folder(tmp_path / "circle") as aside:
+        (aside / "file").write_bytes(b"1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "disk", "link"]
+
+
+def test_a_mount_point_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "disk")
+    with pytest.raises(AdapterError, match="choose a folder inside it"), whole_folder(tmp_path / "disk"):
+        pytest.fail("entered")
+    with whole_folder(tmp_path / "disk" / "inside"):
+        pass
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["inside"]
