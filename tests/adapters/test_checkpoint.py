@@ -182,7 +182,11 @@ WRONG_FIELDS = """
     targets: []; targets: {"a": 1}; targets.1: 3; targets.0.tensor: ["w"]; targets.0.size: 1180591620717411303424;
     targets.0.size: 128.5; targets.1.size: -1; targets.2.entries: "4"; targets.2.entries: true; index_code: 5;
     index_code.k: 64; index_code.k: null; backbone: null; backbone.tensors: ["w"]; classes: 2; embedding_size: -3;
-    head: "prototypes"; head.kind: "oracle"
+    head: "prototypes"; head.kind: "oracle"; prompts: null; prompts: [["a"]]; prompts: ["a", "b"]; prompts.1: [];
+    prompts.0: [3]; data: null; data: {"name": null}; data: {"support_pictures": "3"}; spec: null; spec: [];
+    spec: {"backbone": null}; spec: {"backbone": {"dtype": 32}}; spec: {"data": {"templates": "a {}"}};
+    targets.0.layer: null; targets.0.tower: 1; backbone.revision: 5; backbone.preprocessing: null;
+    backbone.preprocessing.size: "224"; backbone.preprocessing.fit: "stretch"
 """
 
 

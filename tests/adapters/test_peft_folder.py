@@ -95,6 +95,7 @@ def spoilt(folder, change_tensors=lambda tensors: None, change_config=lambda con
         (torch.tensor([3, 9]), r"q: \(3,\) values and \(2,\) indices for 3 entries"),
         (torch.tensor([[3, 9, 30]]), r"q: \(3,\) values and \(1, 3\) indices"),
         (torch.tensor([3.0, 9.0, 30.0]), "indices torch.float32"),
+        (torch.tensor([3, 9, 30], dtype=torch.uint32), r"type that is not read: .*q\.kusabi_indices \(torch.uint32\)"),
     ],
 )
 def test_entries_that_make_no_sense_are_refused(tmp_path, row, complaint):

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from kusabi.adapters.checkpoint import Adapter
 from kusabi.adapters.peft_format import export_shira
-from kusabi.adapters.peft_import import import_peft
+from kusabi.adapters.peft_import import import_lora, import_peft
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.errors import AdapterError, CheckpointError
@@ -201,7 +202,8 @@ def test_all_layers_of_a_wrong_rank_or_scale_are_named(tmp_path):
 SETTINGS = {
     "use_dora": True, "bias": "lora_only", "modules_to_save": ["head"], "target_parameters": ["w"], "lora_bias": True,
     "layer_replication": [[0, 1]], "trainable_token_indices": [1], "from_the_future": {"a": 1},
-    "init_lora_weights": "pissa_niter_4", "alora_invocation_tokens": [1], "use_qalora": True,
+    "init_lora_weights": "pissa_niter_4", "alora_invocation_tokens": [1], "use_qalora": True, "rank_pattern": [2],
+    "alpha_pattern": "q",
 }  # fmt: skip
 
 
@@ -209,6 +211,23 @@ SETTINGS = {
 def test_settings_that_change_the_outcome_are_refused_by_name(tmp_path, key):
     with pytest.raises(CheckpointError, match=f"settings that cannot be read: {key} = "):
         import_peft(lora(tmp_path, {key: SETTINGS[key]})[0], model(), 5)
+
+
+@pytest.mark.parametrize("pattern", ["(", "q{99999999999}", "[z-a]"])
+def test_a_pattern_that_is_none_is_refused_by_name(tmp_path, pattern):
+    for key in ("rank_pattern", "alpha_pattern"):
+        with pytest.raises(CheckpointError, match=f"cannot be read: {key} with {re.escape(repr(pattern))}"):
+            import_lora(lora(tmp_path, {key: {pattern: 2}})[0], model())
+
+
+@pytest.mark.parametrize("stored", [torch.float8_e4m3fn, torch.float8_e5m2, torch.uint32, torch.complex64, torch.bool])
+def test_numbers_of_a_type_that_nobody_stores_are_refused_by_name(tmp_path, stored):
+    def change(tensors):
+        name = f"{ROOT}q.lora_A.weight"
+        tensors[name] = torch.zeros(tensors[name].shape, dtype=stored)
+
+    with pytest.raises(CheckpointError, match=rf"type that is not read: base_model\.model\.q\..* \({stored}\)"):
+        import_lora(lora(tmp_path, change=change)[0], model())
 
 
 def test_several_such_settings_are_named_at_once(tmp_path):

@@ -22,6 +22,8 @@ class _Part(BaseModel):
 
 class _Target(_Part):
     tensor: str
+    tower: str = ""
+    layer: int = Field(default=0, ge=0)
     size: int = Field(ge=0, lt=2**31)
     entries: int = Field(ge=0)
     part: int = Field(0, ge=0)
@@ -37,15 +39,39 @@ class _OfKind(_Part):
     kind: str
 
 
+class _Preprocessing(_Part):
+    size: int = Field(default=1, ge=1)
+    fit: Literal["pad", "squash", "crop"] = "pad"
+
+
 class _Backbone(_Part):
     source: str
+    revision: str | None = None
     digest: str
     tensors: dict[str, str]
-    preprocessing: dict[str, Any]
+    preprocessing: _Preprocessing
 
 
 class _Head(_Part):
     kind: Literal["prototypes", "text"]
+
+
+class _Data(_Part):
+    name: str = "?"
+    support_pictures: int = Field(default=0, ge=0)
+
+
+class _Resident(_Part):
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class _Shown(_Part):
+    templates: list[str] | None = None
+
+
+class _Spec(_Part):
+    backbone: _Resident = _Resident()
+    data: _Shown = _Shown()
 
 
 class _Card(_Part):
@@ -55,7 +81,9 @@ class _Card(_Part):
     index_code: _IndexCode
     backbone: _Backbone
     classes: list[str]
-    prompts: Any
+    prompts: list[Annotated[list[str], Field(min_length=1)]]
+    data: _Data = _Data()
+    spec: _Spec = _Spec()
     head: _Head | None = None
     embedding_size: int = Field(0, ge=0)
     digest: str
@@ -109,6 +137,9 @@ def read_card(path: Path) -> dict[str, Any]:
     except ValidationError as error:
         wrong = [f"'{'.'.join(map(str, problem['loc']))}': {problem['msg']}" for problem in error.errors()]
         raise CheckpointError(f"{path}: damaged card: {listed(wrong, '; ')}") from None
+    if len(card["prompts"]) != len(card["classes"]):
+        counts = f"'prompts' of {len(card['prompts'])} classes where {len(card['classes'])} are named"
+        raise CheckpointError(f"{path}: damaged card: {counts}")
     names = [(target.get("part", 0), target["tensor"]) for target in card["targets"]]
     if repeated := sorted({name for name, count in Counter(names).items() if count > 1}):
         raise CheckpointError(f"{path}: damaged card: listed twice as target: {listed([name for _, name in repeated])}")

@@ -37,6 +37,10 @@ _OF_LORA = {
 }  # fmt: skip
 _SETTINGS = {"SHIRA": _OF_SHIRA, "LORA": _OF_LORA, "KUSABI": OF_KUSABI}
 _LORA_STARTS = (True, False, "gaussian", "eva", "orthogonal")  # the others subtract from the backbone's own weights
+_TYPES = {
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+}  # fmt: skip
 LORA_A, LORA_B = "lora_A.weight", "lora_B.weight"
 
 
@@ -204,9 +208,13 @@ def _low_rank(folder: Path, config: Mapping[str, Any], layers: list[_Layer]) -> 
 def _of_layer(patterns: Any, path: str, default: Any) -> Any:
     """The value of the first pattern that meets the end of the path, as PEFT reads them."""
     for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", path):
+        if re.match(_ending(pattern), path):
             return value
     return default
+
+
+def _ending(pattern: str) -> str:
+    return rf"(.*\.)?({pattern})$"
 
 
 def _delta(folder: Path, parts: Mapping[str, tuple[Tensor, Tensor]]) -> SparseDelta:
@@ -237,8 +245,22 @@ def _check_settings(folder: Path, config: Mapping[str, Any], own: set[str]) -> N
     start = config.get("init_lora_weights", True)
     if own is _OF_LORA and start not in _LORA_STARTS:
         wrong.append(f"init_lora_weights = {start!r}")
+    for name in ("rank_pattern", "alpha_pattern") if own is _OF_LORA else ():
+        wrong += _wrong_patterns(name, config.get(name))
     if wrong:
         raise CheckpointError(f"{folder / CONFIG}: settings that cannot be read: {listed(sorted(wrong))}")
+
+
+def _wrong_patterns(name: str, patterns: Any) -> list[str]:
+    if patterns is not None and not isinstance(patterns, dict):
+        return [f"{name} = {patterns!r}"]
+    wrong = []
+    for pattern in patterns or {}:
+        try:
+            re.compile(_ending(pattern))
+        except (re.error, OverflowError, RecursionError) as error:
+            wrong.append(f"{name} with {pattern!r} ({error})")
+    return wrong
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -248,6 +270,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); pickle files are never read") from None
     except Exception as error:  # a hostile header raises more than SafetensorError
         raise CheckpointError(f"{path}: damaged or truncated ({error})") from None
+    if wrong := sorted(f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if tensor.dtype not in _TYPES):
+        raise CheckpointError(f"{path}: numbers of a type that is not read: {listed(wrong)}; store it as float32")
     if wrong := sorted(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())):
         raise CheckpointError(f"{path}: values that are not finite in {listed(wrong)}")
     return tensors
