@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -18,6 +19,19 @@ def test_decoding_gives_back_what_was_encoded(positions):
     k, code = encode(rising)
     decoded = decode(code, k, len(rising))
     assert code.dtype == np.uint8 and decoded.dtype == np.int64 and decoded.tolist() == rising.tolist()
+
+
+def test_coding_takes_few_bytes_an_entry_and_gives_the_bytes_of_the_formula():
+    positions = np.cumsum(np.random.default_rng(0).geometric(0.003, 50_000))
+    tracemalloc.start()
+    k, code = encode(positions)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    gaps = np.diff(positions, prepend=-1) - 1
+    low = "".join("".join(str(gap >> place & 1) for place in range(k)) for gap in gaps.tolist())
+    bits = low + "".join("0" * (gap >> k) + "1" for gap in gaps.tolist())
+    wanted = int(bits[::-1], 2).to_bytes(-(-len(bits) // 8), "little")
+    assert k > 6 and code.tobytes() == wanted and peak < 60 * len(positions)
 
 
 @pytest.mark.parametrize("density", [0.001, 0.01, 0.1])

@@ -18,11 +18,12 @@ def encode(positions: np.ndarray) -> tuple[int, np.ndarray]:
         raise ValueError("positions must rise strictly from 0")
     costs = [(len(gaps) * (k + 1) + int((gaps >> k).sum()), k) for k in range(32)]
     k = min(costs)[1]
-    low = (gaps[:, None] >> np.arange(k)) & 1
     quotients = gaps >> k
-    unary = np.zeros(len(gaps) + int(quotients.sum()), dtype=np.uint8)
+    bits = np.zeros(len(gaps) * (k + 1) + int(quotients.sum()), dtype=np.uint8)
+    low, unary = bits[: len(gaps) * k].reshape(len(gaps), k), bits[len(gaps) * k :]
+    for place in range(k):  # column by column: all at once would take 16 bytes for each bit
+        low[:, place] = (gaps >> place) & 1
     unary[np.cumsum(quotients + 1) - 1] = 1
-    bits = np.concatenate([low.astype(np.uint8).ravel(), unary])
     return k, np.packbits(bits, bitorder="little")
 
 
