@@ -25,11 +25,15 @@ def test_a_delta_is_one_flat_fp32_parameter_zero_at_birth_with_int32_indices():
 
 
 @pytest.mark.parametrize(
-    "support", [torch.tensor([1, 1]), torch.tensor([2, 1]), torch.tensor([-1, 1]), torch.tensor([[0], [1]])]
+    "support", [torch.tensor(row) for row in ([1, 1], [2, 1], [-1, 1], [[0], [1]], [1, 2**31], [2**32, 2**32 + 1])]
 )
 def test_indices_that_are_no_rising_row_are_refused_by_name(support):
     with pytest.raises(AdapterError, match=r"^vision\.w: "):
         SparseDelta({"fine": torch.tensor([0]), "vision.w": support})
+
+
+def test_the_highest_position_that_int32_holds_is_kept():
+    assert SparseDelta({"w": torch.tensor([0, 2**31 - 1])}).indices.tolist() == [0, 2**31 - 1]
 
 
 def test_a_delta_without_targets_is_refused():
@@ -82,6 +86,7 @@ def test_other_entries_take_the_place_of_the_old_ones_in_the_same_parameter():
     [
         ([2, 1], [1, 1, 0], "^a: indices must be one rising row"),
         ([1, 2], [5, 4, 3], "^b: indices must be one rising row"),
+        ([1, 2], [0, 5, 2**31], r"^b: indices must be one rising row of positions below 2\^31"),
         ([3], [1, 2, 3], "1 counts, 3 indices and 3 values do not make up one part of 2 targets"),
         ([1, 1], [1, 2, 3], "2 counts, 3 indices and 3 values"),
     ],

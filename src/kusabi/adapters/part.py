@@ -212,11 +212,19 @@ def _check_rising(supports: Mapping[str, Tensor]) -> None:
         rising = flat.new_ones(len(flat) + 1, dtype=torch.bool)
         rising[1:-1] = flat[1:] > flat[:-1]
         rising[list(accumulate(map(len, supports.values())))] = True  # where the next tensor's positions begin
-        if bool(rising.all()) and bool((flat >= 0).all()):
+        if bool(rising.all()) and _within(flat):
             return
     for name, support in supports.items():
-        if support.ndim != 1 or not bool((support[1:] > support[:-1]).all()) or bool((support < 0).any()):
-            raise AdapterError(f"{name}: indices must be one rising row of positions without repeats")
+        if support.ndim != 1 or not bool((support[1:] > support[:-1]).all()) or not _within(support):
+            raise AdapterError(f"{name}: indices must be one rising row of positions below 2^31 without repeats")
+
+
+def _within(positions: Tensor) -> bool:
+    """Whether int32 holds all of them, and none is negative."""
+    if not len(positions):
+        return True
+    lowest, highest = positions.aminmax()
+    return int(lowest) >= 0 and int(highest) < 2**31
 
 
 def _slices(names: Iterable[str], counts: Sequence[int]) -> dict[str, slice]:
