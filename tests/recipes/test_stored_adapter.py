@@ -45,6 +45,14 @@ def test_pictures_that_were_learned_from_are_told(run, tiles):
     assert LEARNED not in evaluate_stored(run[0], str(tiles(train=5, test=0)))["task"]["notes"]
 
 
+def test_new_pictures_of_one_class_are_judged_among_all(run, tiles):
+    for name in ("A1", "C3"):
+        shutil.rmtree(run[1] / name)
+    found = evaluate_stored(run[0], str(run[1]))
+    assert found["task"]["classes"] == load_adapter(run[0] / "adapter").card["classes"]
+    assert found["adapted"]["n"] == 6 and LEARNED not in found["task"]["notes"]
+
+
 def test_few_pictures_are_in_memory_at_a_time(run, monkeypatch):
     real, alive, most = module.open_picture, set(), []
 

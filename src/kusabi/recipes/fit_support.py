@@ -121,7 +121,7 @@ def card(
         "scales": {"alpha": scales.alpha, "head_alpha": scales.head_alpha},
         "seed": spec.seed,
         "targets": outline(backbone.module, backbone.blocks, learned.parts).to_json()["targets"],
-        "data": {"name": dataset.name, "digest": dataset.digest, "support_pictures": len(support)},
+        "data": {"name": dataset.name, "digest": dataset.ungrouped_digest, "support_pictures": len(support)},
         "spec": asked,
         **({"beside": list(beside.digests)} if beside.digests else {}),
         "versions": {name: version(name) for name in ("kusabi", "torch", "transformers")},

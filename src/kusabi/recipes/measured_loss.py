@@ -44,8 +44,9 @@ def measured_loss(
     datasets = []
     for adapter, folder in zip(adapters, folders, strict=True):
         dataset = read_dataset(
-            folder, label_column=label_column, skip_unreadable=skip_unreadable, progress=stage(watch, "pictures read")
-        )
+            folder, label_column=label_column, skip_unreadable=skip_unreadable, least_classes=1,
+            progress=stage(watch, "pictures read"),
+        )  # fmt: skip
         check_classes(dataset, adapter.card["classes"])
         datasets.append(dataset)
     found = []

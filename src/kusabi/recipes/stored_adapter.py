@@ -92,8 +92,9 @@ def evaluate_stored(
     use_device(device, threads)
     stored = open_adapter(run, backbone=backbone, device=device)
     dataset = read_dataset(
-        source, label_column=label_column, skip_unreadable=skip_unreadable, progress=stage(watch, "pictures read")
-    )
+        source, label_column=label_column, skip_unreadable=skip_unreadable, least_classes=1,
+        progress=stage(watch, "pictures read"),
+    )  # fmt: skip
     card = stored.adapter.card
     check_classes(dataset, card["classes"])
     query = dataset.test or dataset.train
@@ -115,7 +116,7 @@ def evaluate_stored(
 
 def learned_from(dataset: Dataset, adapter: Adapter) -> bool:
     """Whether pictures that an adapter learned from are among those that would judge it."""
-    return not dataset.test and dataset.digest == (adapter.card.get("data") or {}).get("digest")
+    return not dataset.test and dataset.ungrouped_digest == (adapter.card.get("data") or {}).get("digest")
 
 
 def check_classes(dataset: Dataset, classes: Sequence[str]) -> None:
