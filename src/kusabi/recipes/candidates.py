@@ -168,10 +168,17 @@ def _turn(dataset: Dataset, spec: AdaptSpec, device: str, adapter: bool, watch: 
         return candidate(dataset, spec, device, adapter=adapter, watch=named)
     except KusabiError as error:
         return failed(name, str(error))
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not _of_memory(error):
+            raise
         first = (str(error).splitlines() or ["memory"])[0]
         return failed(name, f"{name}: too large for the memory of {device} ({first}); try --dtype bfloat16")
     finally:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _of_memory(error: Exception) -> bool:
+    """Whether memory ran out; on the CPU torch has no type of its own for it."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

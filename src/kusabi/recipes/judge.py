@@ -1,6 +1,5 @@
 """Show every query picture to the frozen model once, and to each adapter and peer from the same activations."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from kusabi.backbones.prefix import enter, finish
 from kusabi.backbones.preprocessing import pixels
 from kusabi.data.ahead import made_ahead
 from kusabi.data.dataset import Dataset, Example
+from kusabi.recipes.clock import now
 from kusabi.recipes.fit_support import Prompts
 from kusabi.recipes.watch import Watch
 from kusabi.training.texts import class_texts
@@ -69,14 +69,14 @@ def judge(
     for images in made_ahead(dataset.open, list(blocks_of(query))):
         shown = pixels(images, backbone.preprocessing).to(backbone.device)
         watch("query decoded", 1, 1)
-        clock = [time.perf_counter()]
+        clock = [now(backbone.device)]
         states = enter(backbone, shown, lowest)
-        clock.append(time.perf_counter())
+        clock.append(now(backbone.device))
         frozen.append(finish(backbone, states, lowest))
-        clock.append(time.perf_counter())
+        clock.append(now(backbone.device))
         for rows, head, adapter, layer in zip(adapted, heads, adapters, layers, strict=True):
             rows.append(head(frozen[-1] if layer is None else _adapted_features(backbone, adapter, states, lowest)))
-        clock.append(time.perf_counter())
+        clock.append(now(backbone.device))
         spent += np.diff(clock)
         done += len(images)
         watch("query pictures", done, len(query))

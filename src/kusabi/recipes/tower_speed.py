@@ -1,7 +1,6 @@
 """How many pictures a second the image tower takes, on this machine, now."""
 
 import statistics
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from PIL import Image
 
 from kusabi.backbones.backbone import Backbone
 from kusabi.backbones.preprocessing import pixels
+from kusabi.recipes.clock import now
 from kusabi.recipes.environment import processor
 
 BATCH, WARM_UP, REPEATS = 16, 2, 7
@@ -46,14 +46,6 @@ def tower_speed(backbone: Backbone, images: Sequence[Image.Image]) -> dict[str, 
 
 
 def _seconds(backbone: Backbone, batch: torch.Tensor) -> float:
-    _wait(backbone)
-    began = time.perf_counter()
+    began = now(backbone.device)
     backbone.embed_images(batch)
-    _wait(backbone)
-    return time.perf_counter() - began
-
-
-def _wait(backbone: Backbone) -> None:
-    """A GPU answers before it has computed."""
-    if backbone.device.type == "cuda":
-        torch.cuda.synchronize(backbone.device)
+    return now(backbone.device) - began

@@ -32,7 +32,7 @@ from kusabi.training.forward import logits_of
 from kusabi.training.optimizer import FlatAdamW
 from kusabi.training.precision import cast, loss_scale
 from kusabi.training.running_mean import RunningMean
-from kusabi.training.views import Views
+from kusabi.training.views import BLOCK, Views
 
 RATES, FULL = {"sparse_delta": 2e-3, "low_rank": 3e-3, "bottleneck": 3e-3}, 100  # from so many updates on
 MANY = 50
@@ -233,7 +233,10 @@ def _copy(state: FitState, backbone: Backbone, precision: str) -> AbstractContex
 
 def _starting_logits(state: FitState, views: Views, against: CrossFit | None) -> Tensor:
     if against is not None:
-        return against(views.features, None, range(len(views.labels)))
+        starts = range(0, len(views.labels), BLOCK)  # each row has anchors of its own: not those of all at once
+        blocks = [views.features[start : start + BLOCK] for start in starts]
+        found = zip(starts, blocks, strict=True)
+        return torch.cat([against(rows, None, range(start, start + len(rows))) for start, rows in found])
     return functional_call(state.prototypes, state.start, (views.features,)).detach()
 
 
