@@ -6,6 +6,7 @@ import torch
 from kusabi.errors import CheckpointError, RunError
 from kusabi.evaluation.stored import read_evaluation
 from kusabi.recipes.run_folder import (
+    LOCK,
     append_record,
     check_given,
     check_run,
@@ -13,6 +14,7 @@ from kusabi.recipes.run_folder import (
     json_lines,
     load_checkpoint,
     read_records,
+    running,
     save_checkpoint,
     start_run,
     trim_metrics,
@@ -131,3 +133,33 @@ def test_records_after_the_checkpoint_and_torn_lines_are_dropped(tmp_path):
     trim_metrics(tmp_path, 4)
     assert [record["step"] for record in read_records(tmp_path)] == [1, 2, 3, 4]
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["loss"] == 1.0
+
+
+def test_one_process_at_a_time_works_in_a_run(tmp_path):
+    run, about = tmp_path / "run", {"data_digest": "d"}
+    with running(run, SPEC, "adapt", about, False):
+        with (
+            pytest.raises(RunError, match="another process is working there"),
+            running(run, SPEC, "adapt", about, True),
+        ):
+            pytest.fail("two at once")
+        assert (run / LOCK).exists()
+    assert not (run / LOCK).exists()
+    with running(run, SPEC, "adapt", about, True):
+        pass
+
+
+def test_who_was_slower_to_begin_takes_over_nothing(tmp_path):
+    run, about = tmp_path / "run", {"data_digest": "d"}
+    assert check_run(run, SPEC, False, "adapt") is False
+    begin(run, build({"seed": 7}))
+    with pytest.raises(RunError, match="exists already"), running(run, SPEC, "adapt", about, False):
+        pytest.fail("taken over")
+    assert "seed = 7" in (run / "spec.toml").read_text()
+
+
+def test_a_lock_that_a_killed_process_left_stops_nobody(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK).write_text("")
+    with running(tmp_path / "run", SPEC, "adapt", {"data_digest": "d"}, False):
+        pass

@@ -23,7 +23,7 @@ from kusabi.recipes.beside import refuse_beside
 from kusabi.recipes.environment import environment
 from kusabi.recipes.placements import FAMILIES, Trials, trials_of
 from kusabi.recipes.question import Question, given_now, pose, read_pictures, setting_of
-from kusabi.recipes.run_folder import check_given, check_run, json_lines, start_run, write_json
+from kusabi.recipes.run_folder import check_given, check_run, json_lines, running, write_json
 from kusabi.recipes.trial import Side, measured
 from kusabi.recipes.watch import Watch, silent, stage
 from kusabi.spec import AUTO, AdaptSpec
@@ -84,19 +84,21 @@ def ablate(
     trials_of(question.backbone, spec.adapter, families)  # what cannot be tried is refused before anything is written
     numbers = range(spec.seed, spec.seed + seeds)
     splits = {seed: few_shot_split(question.dataset, spec.data.shots, seed) for seed in numbers}
-    start_run(out, spec, "ablate", environment() | {"command": command, **question.given()})
-    support = splits[spec.seed].support
-    default = settled(setting_of(question, spec, len(support)), question.dataset, support, watch=watch, run=out).spec
-    tried = trials_of(question.backbone, default.adapter, families)
-    before, lines = module_digest(question.backbone.module), Lines(out / TRIALS)
-    total = seeds * (len(tried.placements) + 1)
-    for seed, split in splits.items():
-        _one_seed(question, spec.model_copy(update={"seed": seed}), split, tried, lines, watch, total)
-    assert module_digest(question.backbone.module) == before, "training changed the frozen backbone"
-    found = record(question, spec, splits, tried, lines.known, asked, command)
-    write_bytes(out / PLACEMENT, placement_file(found).encode())
-    write_json(out / ABLATION, found)
-    return found
+    with running(out, spec, "ablate", environment() | {"command": command, **question.given()}, resume):
+        support = splits[spec.seed].support
+        default = settled(
+            setting_of(question, spec, len(support)), question.dataset, support, watch=watch, run=out
+        ).spec
+        tried = trials_of(question.backbone, default.adapter, families)
+        before, lines = module_digest(question.backbone.module), Lines(out / TRIALS)
+        total = seeds * (len(tried.placements) + 1)
+        for seed, split in splits.items():
+            _one_seed(question, spec.model_copy(update={"seed": seed}), split, tried, lines, watch, total)
+        assert module_digest(question.backbone.module) == before, "training changed the frozen backbone"
+        found = record(question, spec, splits, tried, lines.known, asked, command)
+        write_bytes(out / PLACEMENT, placement_file(found).encode())
+        write_json(out / ABLATION, found)
+        return found
 
 
 class Lines:

@@ -20,7 +20,7 @@ from kusabi.recipes.fit_support import Fitted, fit_support
 from kusabi.recipes.judge import Answers, judge
 from kusabi.recipes.profile import Profile
 from kusabi.recipes.question import Question, given_now, pose, read_pictures
-from kusabi.recipes.run_folder import check_given, check_run, finish_run, start_run, write_json
+from kusabi.recipes.run_folder import check_given, check_run, finish_run, running, write_json
 from kusabi.recipes.thumbnails import thumbnails
 from kusabi.recipes.watch import Watch, silent
 from kusabi.spec import AdaptSpec
@@ -66,18 +66,18 @@ def adapt(
     watch = profiled or watch
     began = time.perf_counter()
     question = pose(source, spec, device=device, threads=threads, watch=watch)
-    start_run(out, spec, "adapt", environment() | {"command": command, **question.given()})
-    before = module_digest(question.backbone.module)
-    watch("model checked", 1, 1)
-    scores = [_answered(question, fitted, fold.query, watch) for fold, fitted in _folds(question, spec, watch)]
-    support = question.split.support
-    fitted = fit_one(question, spec, support, watch, out)
-    if not isinstance(question.split, Folds):
-        scores = [_answered(question, fitted, question.split.query, watch)]
-    assert module_digest(question.backbone.module) == before, "training changed the frozen backbone"
-    watch("model unchanged", 1, 1)
-    total = time.perf_counter() - began
-    return write_evaluation(out, question, spec, fitted, join(scores), device, command, total, profiled)
+    with running(out, spec, "adapt", environment() | {"command": command, **question.given()}, resume):
+        before = module_digest(question.backbone.module)
+        watch("model checked", 1, 1)
+        scores = [_answered(question, fitted, fold.query, watch) for fold, fitted in _folds(question, spec, watch)]
+        support = question.split.support
+        fitted = fit_one(question, spec, support, watch, out)
+        if not isinstance(question.split, Folds):
+            scores = [_answered(question, fitted, question.split.query, watch)]
+        assert module_digest(question.backbone.module) == before, "training changed the frozen backbone"
+        watch("model unchanged", 1, 1)
+        total = time.perf_counter() - began
+        return write_evaluation(out, question, spec, fitted, join(scores), device, command, total, profiled)
 
 
 def fit_one(question: Question, spec: AdaptSpec, support: Sequence[Example], watch: Watch, run: Path | None) -> Fitted:

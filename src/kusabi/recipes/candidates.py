@@ -6,6 +6,7 @@ judge and choose among the candidates; nothing is tuned on them, and every candi
 
 import gc
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from kusabi.recipes.candidates_folder import (
 from kusabi.recipes.environment import environment
 from kusabi.recipes.evaluation_record import task
 from kusabi.recipes.question import read_pictures, use_device
-from kusabi.recipes.run_folder import check_given, start_run, write_json
+from kusabi.recipes.run_folder import check_given, running, write_json
 from kusabi.recipes.watch import Watch, silent
 from kusabi.spec import AdaptSpec
 
@@ -81,38 +82,38 @@ def compare_candidates(
     split, prompts = few_shot_split(dataset, spec.data.shots, spec.seed), _prompts(dataset, spec)
     surroundings = environment()
     rows: dict[str, dict[str, Any]] = {}
+    given = {"command": command, "data_digest": dataset.digest, "comparison": asked.to_json()}
     if out is not None:
-        given = {"command": command, "data_digest": dataset.digest, "comparison": asked.to_json()}
         check_given(out, given)
         rows = read_candidates(out)
         check_models(out, rows)
         if (out / COMPARISON).exists() and len(rows) == len(asked.backbones):
             return read_comparison(out)
-        start_run(out, spec, "baseline", surroundings | given)
-    for done, backbone in enumerate(asked.backbones):
-        watch("candidates", done, len(asked.backbones))
-        if backbone not in rows:
-            rows[backbone] = _turn(dataset, _with_backbone(spec, backbone), device, asked.adapter, watch)
+    with nullcontext() if out is None else running(out, spec, "baseline", surroundings | given, resume):
+        for done, backbone in enumerate(asked.backbones):
+            watch("candidates", done, len(asked.backbones))
+            if backbone not in rows:
+                rows[backbone] = _turn(dataset, _with_backbone(spec, backbone), device, asked.adapter, watch)
+            if out is not None:
+                write_candidates(out, list(rows.values()))
+        watch("candidates", len(asked.backbones), len(asked.backbones))
+        measured = [rows[backbone] for backbone in asked.backbones]
+        if all(row["error"] for row in measured):
+            reasons = listed([row["error"] for row in measured], "; ")
+            raise BackboneError(f"none of {len(measured)} candidates could be measured: {reasons}")
+        query = [one for part in split.folds for one in part.query] if isinstance(split, Folds) else split.query
+        found = {
+            "schema": SCHEMA,
+            "kind": "comparison",
+            "task": task(dataset, split, prompts, spec, len(query)),
+            "asked": asked.to_json(),
+            **conclusions(measured, len(dataset.classes), "adapted" if asked.adapter else "linear_probe"),
+            "pictures": [{"file": one.file, "label": one.label} for one in query],
+            "environment": surroundings,
+            "command": command,
+        }
         if out is not None:
-            write_candidates(out, list(rows.values()))
-    watch("candidates", len(asked.backbones), len(asked.backbones))
-    measured = [rows[backbone] for backbone in asked.backbones]
-    if all(row["error"] for row in measured):
-        reasons = listed([row["error"] for row in measured], "; ")
-        raise BackboneError(f"none of {len(measured)} candidates could be measured: {reasons}")
-    query = [one for part in split.folds for one in part.query] if isinstance(split, Folds) else split.query
-    found = {
-        "schema": SCHEMA,
-        "kind": "comparison",
-        "task": task(dataset, split, prompts, spec, len(query)),
-        "asked": asked.to_json(),
-        **conclusions(measured, len(dataset.classes), "adapted" if asked.adapter else "linear_probe"),
-        "pictures": [{"file": one.file, "label": one.label} for one in query],
-        "environment": surroundings,
-        "command": command,
-    }
-    if out is not None:
-        write_json(out / COMPARISON, found)
+            write_json(out / COMPARISON, found)
     return found
 
 

@@ -38,7 +38,7 @@ from kusabi.recipes.environment import environment
 from kusabi.recipes.fit_support import card
 from kusabi.recipes.judge import classifier
 from kusabi.recipes.question import Question, given_now, pose_on, read_pictures, setting_of, use_device
-from kusabi.recipes.run_folder import began, check_given, settings, start_run, write_json
+from kusabi.recipes.run_folder import began, check_given, running, settings, write_json
 from kusabi.recipes.watch import Watch, silent, stage
 from kusabi.spec import AdaptSpec
 from kusabi.training.learn import Setting, arrays_of, learn, mean_shots, rescale
@@ -94,22 +94,22 @@ def curve(
     supports = _supports(dataset, asked, spec.seed)
     question = pose_on(dataset, spec, device)
     surroundings = {"command": command, **question.given(), "curve": asked.to_json()}
-    start_run(out, spec, "curve", environment() | surroundings)
-    before = module_digest(question.backbone.module)
-    placed = _settled(question, spec, supports[asked.shots[-1], 0], watch, out)
-    question, spec = replace(question, plan=placed.plan), placed.spec
-    shared = _shared(question, spec, supports, watch)
-    lines = {(line["shots"], line["draw"]): line for line in read_answers(out)}
-    for done, at in enumerate(supports):
-        watch("adapters", done, len(supports))
-        if at not in lines:
-            lines[at] = _line(question, spec, shared, at, supports[at])
-            write_answers(out, list(lines.values()))
-    watch("adapters", len(supports), len(supports))
-    assert module_digest(question.backbone.module) == before, "training changed the frozen backbone"
-    found = _record(question, spec, asked, shared, [lines[at] for at in sorted(lines)], device, began(out))
-    write_json(out / CURVE, found)
-    return found
+    with running(out, spec, "curve", environment() | surroundings, resume):
+        before = module_digest(question.backbone.module)
+        placed = _settled(question, spec, supports[asked.shots[-1], 0], watch, out)
+        question, spec = replace(question, plan=placed.plan), placed.spec
+        shared = _shared(question, spec, supports, watch)
+        lines = {(line["shots"], line["draw"]): line for line in read_answers(out)}
+        for done, at in enumerate(supports):
+            watch("adapters", done, len(supports))
+            if at not in lines:
+                lines[at] = _line(question, spec, shared, at, supports[at])
+                write_answers(out, list(lines.values()))
+        watch("adapters", len(supports), len(supports))
+        assert module_digest(question.backbone.module) == before, "training changed the frozen backbone"
+        found = _record(question, spec, asked, shared, [lines[at] for at in sorted(lines)], device, began(out))
+        write_json(out / CURVE, found)
+        return found
 
 
 def _settled(question: Question, spec: AdaptSpec, files: Sequence[str], watch: Watch, out: Path) -> Setting:

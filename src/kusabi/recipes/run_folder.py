@@ -6,12 +6,14 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
@@ -25,6 +27,7 @@ from kusabi.spec_file import read_spec, write_toml
 from kusabi.training.fit import Record, peak_rate
 
 ENVIRONMENT, METRICS, CHECKPOINT, ADAPTER = "environment.json", "metrics.jsonl", "checkpoint.safetensors", "adapter"
+LOCK = ".lock"  # held while a process works there; one that is killed holds it no more
 _ASIDE = re.compile(r"\..+\.\d+")  # as kusabi.files names them
 
 
@@ -44,17 +47,18 @@ def check_run(folder: Path, spec: AdaptSpec, resume: bool, verb: str) -> bool:
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: a file is in the way; choose another --out")
     check_place(folder)
-    if not folder.exists() or not any(folder.iterdir()):
+    there = [path.name for path in folder.iterdir() if path.name != LOCK] if folder.exists() else []
+    if not there:
         return False
     if not resume:
         raise RunError(f"{folder}: exists already; go on with it by --resume, or choose another --out")
     if (folder / SPEC).exists():
-        there = began(folder).get("verb", verb)
-        if there != verb:
-            raise RunError(f"{folder}: of 'kusabi {there}', which goes on with it by --resume; choose another --out")
+        by = began(folder).get("verb", verb)
+        if by != verb:
+            raise RunError(f"{folder}: of 'kusabi {by}', which goes on with it by --resume; choose another --out")
         _check_same(folder, spec)
         return (folder / EVALUATION).exists()
-    if not all(_ASIDE.fullmatch(path.name) for path in folder.iterdir()):
+    if not all(map(_ASIDE.fullmatch, there)):
         raise RunError(f"{folder}: not a run (no {SPEC}); choose another --out")
     return False
 
@@ -146,6 +150,30 @@ def start_run(folder: Path, spec: AdaptSpec, verb: str, surroundings: Mapping[st
     make_folder(folder)
     write_bytes(folder / SPEC, write_toml(spec).encode())
     write_json(folder / ENVIRONMENT, {"verb": verb, **surroundings})
+
+
+@contextmanager
+def running(folder: Path, spec: AdaptSpec, verb: str, surroundings: Mapping[str, Any], resume: bool) -> Iterator[None]:
+    """Begin a run, or take one up, as ``start_run`` does; no other process works there meanwhile.
+
+    What ``check_run`` looked at before the pictures were read is looked at again: another process may have been faster.
+
+    Raises:
+        RunError, FileError: As ``check_run`` and ``start_run`` do, and where another process is at work.
+    """
+    make_folder(folder)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunError(f"{folder}: another process is working there; wait for it, or choose another --out") from None
+    try:
+        check_run(folder, spec, resume, verb)
+        start_run(folder, spec, verb, surroundings)
+        yield
+    finally:
+        lock.release()
+        (folder / LOCK).unlink(missing_ok=True)
 
 
 def finish_run(folder: Path, evaluation: Mapping[str, Any]) -> None:
