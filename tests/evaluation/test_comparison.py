@@ -32,7 +32,8 @@ def test_swapping_the_sides_is_the_exact_mirror_image(case):
 @given(sides())
 def test_a_way_does_not_differ_from_itself(case):
     result = compare(case[0], case[0], draws=100)
-    assert result["value"] == 0 and result["interval"] == [0, 0] and result["mcnemar_p"] == 1
+    low, high = result["interval"]
+    assert result["value"] == 0 and low == -high < 0 and result["mcnemar_p"] == 1
 
 
 def test_mcnemar_is_the_exact_binomial_test_of_the_discordant_pictures():
@@ -63,6 +64,42 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
         low, high = compare(kinds == 0, kinds == 1, draws=400, seed=trial)["interval"]
         hits += low <= 0.1 <= high
     assert 0.9 <= hits / 200 <= 0.99
+
+
+def one_way(gained, lost, n):
+    kinds = np.arange(n)
+    return kinds < gained, (kinds >= gained) & (kinds < gained + lost)
+
+
+@pytest.mark.parametrize(("gained", "lost", "n"), [(1, 0, 1), (3, 0, 5), (4, 0, 99), (5, 0, 5), (7, 1, 99), (0, 0, 9)])
+def test_few_disputed_pictures_are_no_clear_difference(gained, lost, n):
+    result = compare(*one_way(gained, lost, n))
+    low, high = result["interval"]
+    assert result["mcnemar_p"] > 0.05 and low < 0 <= result["value"] <= high and low < high
+    seeds = compare(*(np.stack([side] * 3) for side in one_way(gained, lost, n)))
+    assert seeds["interval"][0] < 0
+
+
+def test_few_disputed_pictures_that_the_exact_test_tells_apart_are_a_clear_difference():
+    assert compare(*one_way(6, 0, 100))["interval"][0] > 0 > compare(*one_way(1, 9, 40))["interval"][1]
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(5, 5), (14, 6), (20, 0), (1, 40)])
+def test_with_enough_disputed_pictures_the_interval_is_that_of_the_resampling_alone(gained, lost):
+    random, n = np.random.default_rng(0), 200
+    drawn = random.multinomial(n, np.array([gained, lost, n - gained - lost]) / n, size=2000)
+    values = np.sort((drawn[:, 0] - drawn[:, 1]) / n)
+    assert compare(*one_way(gained, lost, n))["interval"] == [values[50], values[1949]]
+
+
+def test_where_little_is_disputed_the_interval_still_covers_the_truth_as_often_as_it_says():
+    hits = 0
+    for trial in range(300):
+        random = np.random.default_rng(trial)
+        kinds = random.choice(3, size=100, p=[0.035, 0.0, 0.965])
+        low, high = compare(kinds == 0, kinds == 1, draws=200)["interval"]
+        hits += low <= 0.035 <= high
+    assert hits / 300 >= 0.94
 
 
 def test_seeds_that_disagree_widen_the_interval():

@@ -98,6 +98,18 @@ def test_a_class_that_rose_clearly_is_short_of_labels():
     assert found["weakest"]["class"] != "class 0"
 
 
+def test_one_judged_picture_makes_no_class_short_of_labels_and_stops_nothing():
+    right = np.zeros((2, 3, 5), dtype=bool)
+    right[:, :, 1:] = True
+    right[1, :, 0] = True
+    names, shots = ["a", "b"], (1, 2)
+    found = learning_curve(Measured(right, np.array([0, 1, 1, 1, 1]), names, shots, shots), more=1, worth=0.01)
+    assert found["short_of_labels"] == [] and found["stop"]["verdict"] == "open"
+    level = np.zeros((2, 3, 4), dtype=bool)
+    found = learning_curve(Measured(level, np.arange(4) % 2, names, shots, shots), more=1, worth=0.01)
+    assert found["stop"]["verdict"] == "open"
+
+
 @pytest.mark.parametrize("shape", [(5, 1, 30), (4, 3, 30), (5, 3, 29)])
 def test_shapes_that_do_not_belong_together_are_refused(shape):
     right = np.ones(shape, dtype=bool)

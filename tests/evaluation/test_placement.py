@@ -52,6 +52,13 @@ def test_a_summary_is_of_all_seeds_and_against_the_default():
     assert summary("x", [line(losses=None)], [line()], {0: list("abcd")})["support_loss"] is None
 
 
+def test_the_default_against_itself_differs_by_nothing_and_equal_answers_of_another_by_what_so_few_can_hide():
+    default, files = [line(0, "1000")], {0: list("abcd")}
+    assert summary("default", default, default, files)["difference"]["interval"] == [0, 0]
+    low, high = summary("other", [line(0, "1000")], default, files)["difference"]["interval"]
+    assert low < 0 < high
+
+
 def test_the_query_pictures_have_no_say_in_what_is_recommended():
     lines = {"default": [line(losses=(0.5, 0.6))], "good": [line(losses=(0.1, 0.2))], "luck": [line(losses=(0.9, 0.8))]}
     for rights in itertools.product(["0000", "1111"], repeat=3):

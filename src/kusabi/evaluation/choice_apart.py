@@ -34,7 +34,10 @@ class Draw:
 
 @dataclass(frozen=True)
 class Apart:
-    """Lines whose ``right`` are the answers of what was chosen without them, and how many each placement gave."""
+    """Lines whose ``right`` are the answers of what was chosen without them, and how many each placement gave.
+
+    Where nothing but the default was chosen, the line is the default's own.
+    """
 
     lines: tuple[Line, ...]
     answers: Mapping[str, int]
@@ -54,7 +57,8 @@ def choose_apart(lines: Mapping[str, Sequence[Line]], default: str, draws: Mappi
     labelled = [picture for seed in seeds for picture in draws[seed].labelled]  # as held-out losses are laid out
     found, answers = [], Counter[str]()
     for row, seed in enumerate(seeds):
-        draw, right = draws[seed], list(lines[default][row]["right"])
+        line, draw, moved = lines[default][row], draws[seed], False
+        right = list(line["right"])
         for part in dict.fromkeys(draw.part):
             own = [i for i, number in enumerate(draw.part) if number == part]
             judged = {draw.judged[i] for i in own}
@@ -63,7 +67,8 @@ def choose_apart(lines: Mapping[str, Sequence[Line]], default: str, draws: Mappi
             for i in own:
                 right[i] = lines[taken][row]["right"][i]
             answers[taken] += len(own)
-        found.append({**lines[default][row], "right": "".join(right)})
+            moved |= taken != default
+        found.append({**line, "right": "".join(right)} if moved else line)
     return Apart(tuple(found), dict(answers))
 
 

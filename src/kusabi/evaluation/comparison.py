@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 from kusabi.errors import DataError
+from kusabi.evaluation.few_disputed import widened
 from kusabi.evaluation.intervals import Z95
 
 Z80 = 0.8416212335729143  # 80 % quantile of the normal distribution
@@ -24,8 +25,8 @@ def compare(
     """How much more often ``new`` is right than ``old``: mean over seeds of the difference in accuracy.
 
     The interval (95 %, percentiles) resamples pictures, the same ones for every seed, and, when there are several
-    seeds, the seeds too. McNemar's test counts a picture as right when more than half of the seeds that judged it are
-    right.
+    seeds, the seeds too; few disputed pictures widen it (``few_disputed.py``). McNemar's test counts a picture as right
+    when more than half of the seeds that judged it are right.
     ``compare(old, new)`` is the exact mirror image.
 
     Args:
@@ -53,9 +54,10 @@ def compare(
     gained, lost = _discordant(new & seen, old & seen, seen)
     # With no picture in dispute the rate is below what n pictures can show: one picture is the floor.
     discordance = max(float(((new != old) & seen).sum() / seen.sum()), 1 / n)
+    parts = (difference / seen.sum(axis=1, keepdims=True)).mean(axis=0)
     return {
         "value": float((difference.sum(axis=1) / seen.sum(axis=1)).mean()),
-        "interval": list(_bootstrap(difference, seen, seed, draws)),
+        "interval": widened(_bootstrap(difference, seen, seed, draws), parts),
         "mcnemar_p": float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0,
         "mcnemar_basis": "one run" if seeds == 1 else "majority of the seeds",
         "gained": gained,

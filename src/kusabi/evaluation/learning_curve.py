@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from kusabi.errors import DataError
+from kusabi.evaluation.few_disputed import widened
 from kusabi.evaluation.power_law import PARAMETERS, Laws, fit_laws
 from kusabi.evaluation.resampling import LEVEL, interval, resampled_recalls
 
@@ -212,7 +213,7 @@ def _stop(measured: Measured, accuracies: NDArray[np.float64], law: dict[str, An
     if len(measured.shots) < 2:
         return {"verdict": "open", "basis": "nothing", "gain": None, "interval": None}
     value = float(measured.right[-1].mean() - measured.right[-2].mean())
-    low, high = interval(accuracies[:, -1] - accuracies[:, -2], value)
+    low, high = widened(interval(accuracies[:, -1] - accuracies[:, -2], value), _parts(measured.right))
     verdict = "stop" if high < worth and measured.labels[-1] >= 2 * measured.labels[-2] else "open"
     return {"verdict": verdict, "basis": "last step", "gain": value, "interval": [low, high]}
 
@@ -227,6 +228,7 @@ def _classes(measured: Measured, recalls: NDArray[np.float64]) -> dict[str, Any]
         gain = _mean(measured, -1, label) - _mean(measured, -2, label)
         level = 1 - (1 - LEVEL) / len(judged)
         between = interval(recalls[:, label, -1] - recalls[:, label, -2], gain, level)
+        between = widened(between, _parts(measured.right[:, :, measured.truth == label]), level)
         if between[0] > 0:
             named = {"class": measured.classes[label], "gain": gain, "interval": between}
             short.append(named | {"recall": _mean(measured, -1, label)})
@@ -238,6 +240,11 @@ def _classes(measured: Measured, recalls: NDArray[np.float64]) -> dict[str, Any]
             "interval": lowest[weakest],
         },
     }
+
+
+def _parts(right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """What each picture adds to the gain of the last step, mean over the draws."""
+    return (right[-1].mean(axis=0) - right[-2].mean(axis=0)) / right.shape[2]
 
 
 def _mean(measured: Measured, step: int, label: int) -> float:

@@ -37,18 +37,27 @@ def summary(
         values = [line[key] for line in lines]
         return None if None in values else float(np.mean(values))
 
-    right, base, judged = aligned(lines, default, files)
     return {
         "placement": placement,
         "accuracy": mean("accuracy"),
         "accuracies": [line["accuracy"] for line in lines],
         "log_loss": mean("log_loss"),
         "support_loss": mean("support_loss"),
-        "difference": compare(right, base, judged=judged),
+        "difference": against_default(lines, default, files),
         "seconds": mean("seconds"),
         "entries": lines[0]["entries"],
         "layers_backward": lines[0]["layers_backward"],
     }
+
+
+def against_default(
+    lines: Sequence[Line], default: Sequence[Line], files: Mapping[int, Sequence[str]]
+) -> dict[str, Any]:
+    """``compare`` on the query pictures of any seed; of the default's own lines it is known that they do not differ."""
+    right, base, judged = aligned(lines, default, files)
+    found = compare(right, base, judged=judged)
+    same = all(line is other for line, other in zip(lines, default, strict=True))
+    return found | {"interval": [0.0, 0.0]} if same else found
 
 
 def aligned(

@@ -8,8 +8,7 @@ import numpy as np
 from kusabi.data.folds import group_of
 from kusabi.data.split import Folds, Split
 from kusabi.evaluation.choice_apart import Draw, choose_apart, judges_choose
-from kusabi.evaluation.comparison import compare
-from kusabi.evaluation.placement import aligned, correlations, recommend, summary
+from kusabi.evaluation.placement import against_default, correlations, recommend, summary
 from kusabi.recipes.environment import environment
 from kusabi.recipes.evaluation_record import task
 from kusabi.recipes.placements import Trial, Trials
@@ -43,7 +42,6 @@ def record(
     taken = places[advice["placement"]]
     draws = {seed: _draw(split) for seed, split in splits.items()}
     apart = choose_apart(lines, tried.default, draws)
-    right, base, judged = aligned(apart.lines, default, files)
     return {
         "schema": SCHEMA,
         "task": task(question.dataset, question.split, question.prompts, spec, len(next(iter(files.values()))))
@@ -54,7 +52,7 @@ def record(
         "default": tried.default,
         "recommendation": {
             **advice,
-            "difference": compare(right, base, judged=judged),
+            "difference": against_default(apart.lines, default, files),
             "chosen_anew": dict(apart.answers) if judges_choose(draws) else None,
             "seconds": taken["seconds"],
             "default_seconds": places[tried.default]["seconds"],
