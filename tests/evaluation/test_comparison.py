@@ -114,6 +114,25 @@ def test_seeds_that_disagree_widen_the_interval():
     assert wide["mcnemar_basis"] == "majority of the seeds" and wide["gained"] == 30
 
 
+def test_two_seeds_that_differ_much_say_little_of_a_third():
+    old, new = np.zeros((2, 600), bool), np.zeros((2, 600), bool)
+    new[0, :60], new[1, :20] = True, True
+    low, high = compare(new, old)["interval"]
+    assert low < 0 < compare(new[1], old[1])["interval"][0] and high < 1
+    assert compare(new[[0, 0]], old)["interval"] == pytest.approx(compare(new[0], old[0])["interval"])
+
+
+def test_seeds_that_are_no_better_on_average_are_seldom_called_better():
+    called, trials = 0, 150
+    for trial in range(trials):
+        random = np.random.default_rng(trial)
+        shift = random.normal(0, 0.04, size=3)[:, None]
+        drawn = random.random((3, 1000))
+        low, high = compare(drawn < 0.15 + shift / 2, drawn > 0.85 + shift / 2, draws=200)["interval"]
+        called += low > 0 or high < 0
+    assert called / trials < 0.08
+
+
 def test_the_same_arguments_give_the_same_answer():
     random = np.random.default_rng(0)
     new, old = random.random((3, 50)) < 0.8, random.random((3, 50)) < 0.6

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from kusabi.errors import DataError
 from kusabi.evaluation.few_disputed import widened
@@ -25,8 +26,8 @@ def compare(
     """How much more often ``new`` is right than ``old``: mean over seeds of the difference in accuracy.
 
     The interval (95 %, percentiles) resamples pictures, the same ones for every seed, and, when there are several
-    seeds, the seeds too; few disputed pictures widen it (``few_disputed.py``). McNemar's test counts a picture as right
-    when more than half of the seeds that judged it are right.
+    seeds, the seeds too, stretched for being few; few disputed pictures widen it (``few_disputed.py``). McNemar's test
+    counts a picture as right when more than half of the seeds that judged it are right.
     ``compare(old, new)`` is the exact mirror image.
 
     Args:
@@ -88,8 +89,27 @@ def _bootstrap(difference: NDArray[np.int64], seen: NDArray[np.bool_], seed: int
     among = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) if seeds > 1 else np.ones((draws, 1))
     judged = pictures @ seen[:, columns].T
     shares = (pictures @ difference[:, columns].T) / np.maximum(judged, 1)
-    # A seed none of whose pictures were drawn says nothing in that draw.
-    weight = among * (judged > 0)
-    values = np.sort((shares * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1))
+    # A seed none of whose pictures were drawn says nothing in that draw: it stands where the others do on average.
+    middle = shares.sum(axis=1) / np.maximum((judged > 0).sum(axis=1), 1)
+    shares = np.where(judged > 0, shares, middle[:, None])
+    # Resampled seeds lose a part of the spread of so few (J. Rao and C. Wu, JASA 83, 1988).
+    weight = 1 / seeds + math.sqrt(seeds / max(seeds - 1, 1)) * (among / seeds - 1 / seeds)
+    values, value = (shares * weight).sum(axis=1), float((difference.sum(axis=1) / seen.sum(axis=1)).mean())
+    stretched = np.sort(value + _stretch(difference, seen) * (values - value) if seeds > 1 else values)
     tail = math.floor(0.025 * draws)
-    return float(values[tail]), float(values[draws - 1 - tail])
+    return float(np.clip(stretched[tail], -1, 1)), float(np.clip(stretched[draws - 1 - tail], -1, 1))
+
+
+def _stretch(difference: NDArray[np.int64], seen: NDArray[np.bool_]) -> float:
+    """Student's t over the normal quantile, for a spread of which few seeds are one part and many pictures another.
+
+    Degrees of freedom: F. Satterthwaite, Biometrics Bulletin 2 (1946). Where seeds agree this is 1; where the spread
+    is that of the seeds alone, it is Student's own.
+    """
+    judged = seen.sum(axis=1, keepdims=True)
+    of_seeds = float((difference / judged).sum(axis=1).var(ddof=1)) / len(seen)
+    of_pictures = float((difference / judged).mean(axis=0).var()) * seen.shape[1]
+    if of_seeds == 0:
+        return 1.0
+    freedom = (len(seen) - 1) * ((of_seeds + of_pictures) / of_seeds) ** 2
+    return float(student.ppf(0.975, freedom)) / Z95
