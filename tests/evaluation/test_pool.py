@@ -8,7 +8,7 @@ from kusabi.errors import RunError
 from kusabi.evaluation.comparison import compare
 from kusabi.evaluation.evaluate import evaluate
 from kusabi.evaluation.flips import flips
-from kusabi.evaluation.pool import PEERS, WAYS, pool
+from kusabi.evaluation.pool import PEERS, WAYS, pool, task_key
 
 CLASSES = ["whole", "cracked"]
 
@@ -118,6 +118,41 @@ def test_pictures_that_one_seed_learned_from_count_for_the_others():
     assert pooled["adapted"]["n"] == pooled["difference"]["n"] == 8
     expected = pooled["adapted"]["accuracy"] - pooled["zero_shot"]["accuracy"]
     assert pooled["difference"]["value"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("task", {"prompts": [["a whole tile"], ["a cracked tile"]]}),
+        ("backbone", {"preprocessing": {"size": 32, "fit": "pad"}}),
+        ("backbone", {"preprocessing": {"size": 64, "fit": "crop"}}),
+        ("adapter", {"head": "text"}),
+    ],
+)
+def test_runs_of_other_prompts_pixels_or_heads_are_no_seeds_of_one_task_even_where_nothing_tells_the_request(
+    part, change
+):
+    one, other = run(0), run(1)
+    for each in (one, other):
+        each["backbone"]["preprocessing"] = {"size": 64, "fit": "pad"}
+    other[part] = other[part] | change
+    with pytest.raises(RunError, match="more than their seed"):
+        pool([one, other])
+
+
+def test_runs_of_one_request_are_seeds_of_one_task_whatever_each_chose_for_itself():
+    runs = [run(seed, entries=10 + seed) | {"asked_digest": "a" * 64} for seed in range(2)]
+    for seed, one in enumerate(runs):
+        one["adapter"] |= {"placement": f"vision:{seed}:*", "blend": seed / 2}
+    assert pool(runs)["task"]["seeds"] == [0, 1]
+    with pytest.raises(RunError, match="more than their seed"):
+        pool([runs[0], runs[1] | {"asked_digest": "b" * 64}])
+
+
+def test_two_tasks_of_one_seed_are_told_apart_rather_than_called_twice_the_same():
+    assert task_key(run(0) | {"asked_digest": "a"}) != task_key(run(0) | {"asked_digest": "b"})
+    with pytest.raises(RunError, match="more than their seed"):
+        pool([run(0) | {"asked_digest": "a"}, run(0) | {"asked_digest": "b"}])
 
 
 @pytest.mark.parametrize(

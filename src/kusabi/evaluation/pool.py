@@ -19,12 +19,20 @@ _MEANS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "brier", "nll", 
 
 
 def task_key(evaluation: Mapping[str, Any]) -> str:
-    """A text, equal for two runs exactly when only their seed differs: same data, backbone, adapter and training."""
+    """A text, equal for two runs exactly when only their seed differs: same data, prompts, backbone, pixels, request.
+
+    The request is known by its digest; files of older versions have none, and what they tell of it stands in. What a
+    run chose for itself (placement, scale, entries) is the seed's doing and may differ.
+    """
     task, adapter, training = evaluation["task"], evaluation["adapter"], evaluation["training"]
-    parts = [task.get(key) for key in ("name", "classes", "shots", "held_out", "data_digest")]
-    parts += [adapter.get(key) for key in ("kind", "support_rule", "entries", "head_entries")]
-    parts += [training.get(key) for key in ("steps", "learning_rate", "batch_size", "views", "augment", "precision")]
-    return json.dumps([*parts, evaluation["backbone"].get("digest")])
+    backbone, asked = evaluation["backbone"], evaluation.get("asked_digest")
+    parts = [task.get(key) for key in ("name", "classes", "prompts", "shots", "held_out", "data_digest")]
+    parts += [backbone.get(key) for key in ("digest", "preprocessing")]
+    parts += [asked, training.get("precision")]
+    if asked is None:
+        parts += [adapter.get(key) for key in ("kind", "support_rule", "entries", "head", "head_entries")]
+        parts += [training.get(key) for key in ("steps", "learning_rate", "batch_size", "views", "augment")]
+    return json.dumps(parts, sort_keys=True)
 
 
 def pool(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -76,7 +84,7 @@ def _check(evaluations: Sequence[Mapping[str, Any]]) -> None:
     if any(len(run["task"].get("seeds", [])) > 1 for run in evaluations):
         raise RunError("one of the evaluations is pooled already; pool the single runs instead")
     if len({task_key(run) for run in evaluations}) > 1:
-        raise RunError("the runs differ in more than their seed (data, backbone, adapter or training); pool them apart")
+        raise RunError("the runs differ in more than their seed (data, prompts, backbone or settings); pool them apart")
     seeds = [run["task"]["seed"] for run in evaluations]
     if len(set(seeds)) < len(seeds):
         raise RunError(f"seeds {seeds}: the same seed comes twice; each run counts once")

@@ -81,6 +81,17 @@ def task(dataset: Dataset, split: Split | Folds, prompts: Prompts, spec: AdaptSp
     }
 
 
+def asked_digest(spec: AdaptSpec) -> str:
+    """Equal for two specs exactly when runs of them are seeds of one task, given equal pictures and an equal model.
+
+    Left out are the seed, where the model lies, of which the evaluation holds the content's digest, and how often a
+    checkpoint is written.
+    """
+    backbone = spec.backbone.model_copy(update={"backbone": "", "revision": None})
+    training = spec.training.model_copy(update={"checkpoint_every": 1})
+    return spec.model_copy(update={"seed": 0, "backbone": backbone, "training": training}).digest
+
+
 def record(
     out: Path, question: Question, spec: AdaptSpec, fitted: Fitted, scores: Scores, device: str, command: str,
     total: float,
@@ -92,6 +103,7 @@ def record(
     without, within = scores.seconds
     return {
         "schema": SCHEMA,
+        "asked_digest": asked_digest(spec),
         "task": task(question.dataset, question.split, question.prompts, spec, len(scores.files)),
         **compared(scores, question.dataset.classes),
         "adapter": {
