@@ -51,13 +51,14 @@ def test_every_part_is_answered_by_what_the_other_pictures_choose(luck):
     for seed, draw in draws.items():
         for i in range(12):
             judged = {draw.judged[j] for j in range(12) if draw.part[j] == draw.part[i]}
-            kept = {name: [] for name in lines}
+            kept, of = {name: [] for name in lines}, []
             for other in draws:
                 at = [j for j, picture in enumerate(draws[other].labelled) if picture not in judged]
+                of += [draws[other].labelled[j] for j in at]
                 for name in lines:
                     losses = lines[name][other]["support_losses"]
                     kept[name].append({**lines[name][other], "support_losses": [losses[j] for j in at]})
-            taken = recommend(kept, "default")["placement"]
+            taken = recommend(kept, "default", pictures=of)["placement"]
             assert found.lines[seed]["right"][i] == lines[taken][seed]["right"][i]
             answers[taken] += 1
     assert found.answers == {name: n for name, n in answers.items() if n}

@@ -93,6 +93,32 @@ def test_the_best_of_many_has_to_be_better_than_luck_would_make_it():
     assert all(count / 200 < 0.12 for count in moved.values())
 
 
+def test_the_same_pictures_in_several_seeds_are_no_further_evidence():
+    rng, moved = np.random.default_rng(1), dict.fromkeys(("alike", "apart"), 0)
+    for _ in range(100):
+        gains = rng.normal(0, 0.5, (40, 30))
+        lines = {"default": [line(seed, losses=[1.0] * 30) for seed in range(3)]}
+        noise = rng.normal(0, 0.1, (40, 3, 30))
+        lines |= {f"other {n}": [line(s, losses=1.0 + gains[n] + noise[n, s]) for s in range(3)] for n in range(40)}
+        moved["alike"] += recommend(lines, "default", pictures=[*range(30)] * 3)["action"] == "move"
+        moved["apart"] += recommend(lines, "default", pictures=range(90))["action"] == "move"
+    assert moved["alike"] / 100 < 0.15 < moved["apart"] / 100
+
+
+def test_seeds_with_pictures_of_their_own_are_taken_as_before():
+    rng = np.random.default_rng(2)
+    lines = {name: [line(seed, losses=rng.random(9)) for seed in range(3)] for name in ("default", "a", "b")}
+    assert recommend(lines, "default", pictures=range(27)) == recommend(lines, "default")
+    looked = rng.random(27) < 0.5
+    assert recommend(lines, "default", looked, range(27)) == recommend(lines, "default", looked)
+    lines["a"] = [line(seed, losses=np.array(one["support_losses"]) - 0.3 - 0.1 * rng.random(9))
+                  for seed, one in enumerate(lines["default"])]  # fmt: skip
+    found = recommend(lines, "default", pictures=range(27))
+    gains = np.subtract(*(np.concatenate([one["support_losses"] for one in lines[name]]) for name in ("default", "a")))
+    assert (found["placement"], found["support_gain"]) == ("a", gains.mean())
+    assert found["support_error"] == pytest.approx(gains.std(ddof=1) / np.sqrt(27), rel=1e-12)
+
+
 def test_of_those_that_cannot_be_told_apart_the_one_through_the_fewest_layers_is_taken():
     lines = {
         "default": [line(losses=(0.9, 0.9, 0.9))],

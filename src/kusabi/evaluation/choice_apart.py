@@ -10,7 +10,7 @@ other answers have learned from the part; how well the part itself was answered 
 """
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,7 +54,7 @@ def choose_apart(lines: Mapping[str, Sequence[Line]], default: str, draws: Mappi
         draws: Seed -> its pictures.
     """
     seeds = [int(line["seed"]) for line in lines[default]]
-    labelled = [picture for seed in seeds for picture in draws[seed].labelled]  # as held-out losses are laid out
+    labelled = chosen_by(draws, seeds)
     found, answers = [], Counter[str]()
     for row, seed in enumerate(seeds):
         line, draw, moved = lines[default][row], draws[seed], False
@@ -63,13 +63,18 @@ def choose_apart(lines: Mapping[str, Sequence[Line]], default: str, draws: Mappi
             own = [i for i, number in enumerate(draw.part) if number == part]
             judged = {draw.judged[i] for i in own}
             others = np.array([picture not in judged for picture in labelled])
-            taken = recommend(lines, default, others)["placement"]
+            taken = recommend(lines, default, others, labelled)["placement"]
             for i in own:
                 right[i] = lines[taken][row]["right"][i]
             answers[taken] += len(own)
             moved |= taken != default
         found.append({**line, "right": "".join(right)} if moved else line)
     return Apart(tuple(found), dict(answers))
+
+
+def chosen_by(draws: Mapping[int, Draw], seeds: Iterable[int]) -> list[Hashable]:
+    """What each held-out loss is of, laid end to end over the seeds as the losses are."""
+    return [picture for seed in seeds for picture in draws[seed].labelled]
 
 
 def judges_choose(draws: Mapping[int, Draw]) -> bool:

@@ -5,7 +5,8 @@ out, never the accuracy on query pictures; what the recommendation is worth on t
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import compress
 from statistics import NormalDist
 from typing import Any
 
@@ -75,7 +76,10 @@ def aligned(
 
 
 def recommend(
-    lines: Mapping[str, Sequence[Line]], default: str, among: NDArray[np.bool_] | None = None
+    lines: Mapping[str, Sequence[Line]],
+    default: str,
+    among: NDArray[np.bool_] | None = None,
+    pictures: Sequence[Hashable] | None = None,
 ) -> dict[str, Any]:
     """The placement to take, from the losses on held-out labelled pictures alone.
 
@@ -88,6 +92,8 @@ def recommend(
         lines: Placement -> its lines, one a seed, with ``support_losses`` of the same pictures in the same order.
         default: The placement to leave only for a reason.
         among: Which of the losses, laid end to end over the seeds, may be looked at; all when absent.
+        pictures: What each of these losses is of. Losses of one picture, or one group, in several seeds are no
+            independent evidence, and count as one. All are of different ones when absent.
 
     Returns:
         ``placement``, ``action`` (``keep`` or ``move``; ``unknown`` where nothing could be held out), ``support_gain``
@@ -97,14 +103,17 @@ def recommend(
     if losses[default] is None:
         return {"placement": default, "action": "unknown", "support_gain": None, "support_error": None, "tied": []}
     known = {name: loss for name, loss in losses.items() if loss is not None}
+    seen = pictures if pictures is None or among is None else list(compress(pictures, among))
+    of = _numbered(range(len(known[default])) if seen is None else seen)
     least = NormalDist().inv_cdf(1 - CHANCE / max(len(known) - 1, 1))
-    gains = {name: _paired(known[default], loss) for name, loss in known.items() if name != default}
+    gains = {name: _paired(known[default], loss, of) for name, loss in known.items() if name != default}
     ahead = [name for name, (gain, error) in gains.items() if gain > max(least * error, 0.0)] or [default]
     best = min(ahead, key=lambda name: (float(known[name].mean()), name))
-    tied = [name for name in ahead if _paired(known[name], known[best])[0] <= _paired(known[name], known[best])[1]]
+    behind = {name: _paired(known[name], known[best], of) for name in ahead}
+    tied = [name for name, (gap, error) in behind.items() if gap <= error]
     cost = {name: (lines[name][0]["layers_backward"], float(known[name].mean()), name) for name in tied}
     taken = min(tied, key=lambda name: cost[name])
-    gain, error = _paired(known[default], known[taken])
+    gain, error = _paired(known[default], known[taken], of)
     return {
         "placement": taken,
         "action": "keep" if taken == default else "move",
@@ -122,11 +131,20 @@ def held_out(lines: Sequence[Line], among: NDArray[np.bool_] | None = None) -> N
     return losses if among is None else losses[among] if among.any() else None
 
 
-def _paired(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean of a paired difference and its standard error."""
+def _numbered(pictures: Iterable[Hashable]) -> NDArray[np.int64]:
+    """A number for each, from 0 on, equal for equal ones."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(picture, len(numbers)) for picture in pictures])
+
+
+def _paired(one: NDArray[np.float64], other: NDArray[np.float64], of: NDArray[np.int64]) -> tuple[float, float]:
+    """Mean of a paired difference and its standard error, by how far the sums of whole pictures are off the mean."""
     difference = one - other
-    error = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else math.inf
-    return float(difference.mean()), error
+    mean, sums = float(difference.mean()), np.bincount(of, weights=difference - difference.mean())
+    if len(sums) < 2:
+        return mean, math.inf
+    error = math.sqrt(float((sums**2).sum()) / (len(sums) - 1)) / math.sqrt(len(sums))
+    return mean, error * len(sums) / len(difference)
 
 
 def correlations(

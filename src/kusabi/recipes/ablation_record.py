@@ -7,7 +7,7 @@ import numpy as np
 
 from kusabi.data.folds import group_of
 from kusabi.data.split import Folds, Split
-from kusabi.evaluation.choice_apart import Draw, choose_apart, judges_choose
+from kusabi.evaluation.choice_apart import Draw, choose_apart, chosen_by, judges_choose
 from kusabi.evaluation.placement import against_default, correlations, recommend, summary
 from kusabi.recipes.environment import environment
 from kusabi.recipes.evaluation_record import task
@@ -38,9 +38,9 @@ def record(
     mean = _mean_pulls([known[seed, AUTO]["energies"] for seed in splits])
     energies = layer_energies(mean)
     alone = {(t.tower, int(t.label)): places[t.placement] for t in tried.trials if t.family == "in"}
-    advice = recommend(lines, tried.default)
-    taken = places[advice["placement"]]
     draws = {seed: _draw(split) for seed, split in splits.items()}
+    advice = recommend(lines, tried.default, pictures=chosen_by(draws, splits))
+    taken = places[advice["placement"]]
     apart = choose_apart(lines, tried.default, draws)
     return {
         "schema": SCHEMA,
