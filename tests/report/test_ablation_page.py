@@ -102,6 +102,11 @@ def test_a_file_of_an_older_version_without_a_test_split_is_called_flattering():
     assert reading(without_test_split(), words)["table"][1] == words("ablation.same_pictures")
 
 
+@pytest.mark.parametrize(("language", "said"), [("en", "fewest layers"), ("ja", "層の最も少ない")])
+def test_the_rule_that_recommends_is_told_as_it_is(language, said):
+    assert said in reading(FOUND, read_words(language))["table"][0]
+
+
 def test_query_pictures_without_a_say_are_called_so():
     words = read_words("en")
     assert "had no say" in advice(FOUND, words)[1]
