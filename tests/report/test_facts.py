@@ -1,9 +1,12 @@
+from typing import get_args
+
 import pytest
 
 from kusabi.evaluation.pool import pool
 from kusabi.report import facts
 from kusabi.report.figures import WAYS
-from kusabi.report.words import read_words
+from kusabi.report.words import LANGUAGES, read_words
+from kusabi.spec import AdapterSpec
 
 WORDS = read_words("en")
 STAGES = [
@@ -47,6 +50,24 @@ def test_trained_entries_are_set_against_targets_and_model(evaluation_of):
     assert rows["Trained weight entries"] == ["158"]
     assert rows["Share of the targeted weights"] == ["0.988 %"] and rows["Share of the whole model"] == ["0.079 %"]
     assert rows["Classifier entries"] == ["1,156"] and rows["Adapter file"] == ["2.3 kB"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_kind_and_rule_of_a_spec_has_words(language):
+    words = read_words(language)
+    kinds, rules = (get_args(AdapterSpec.model_fields[name].annotation) for name in ("kind", "support_rule"))
+    assert all(f"kind.{kind}" in words.texts and f"trained.lead_{kind}" in words.texts for kind in kinds)
+    assert all(f"rule.{rule}" in words.texts for rule in rules)
+
+
+def test_how_entries_were_chosen_is_said_of_adapters_that_have_some_to_choose(evaluation_of):
+    evaluation, said = evaluation_of(), {}
+    for kind in ("sparse_delta", "low_rank", "hybrid", "bottleneck", "made elsewhere"):
+        evaluation["adapter"]["kind"] = kind
+        said[kind] = "Chosen by" in plain(facts.trained(evaluation, WORDS)), facts.lead(evaluation, WORDS)
+    assert {kind for kind, (rule, _) in said.items() if not rule} == {"low_rank", "bottleneck"}
+    assert "changes none of its weights" in said["bottleneck"][1] and "a few of its weights" in said["sparse_delta"][1]
+    assert said["made elsewhere"][1] == WORDS("trained.lead") and len({lead for _, lead in said.values()}) == 5
 
 
 def test_cost_is_told_apart_with_and_without_adapter(evaluation_of):

@@ -9,6 +9,9 @@ from kusabi.report.words import Words
 
 Row = tuple[str, ...]
 
+WITHOUT_RULE = ("low_rank", "bottleneck")
+"""Kinds of adapter that no rule chooses single weights of the model for."""
+
 
 def summary(evaluation: Mapping[str, Any], words: Words) -> list[Row]:
     """What the task was: classes, pictures on both sides, seeds, model."""
@@ -75,11 +78,18 @@ def paired(evaluation: Mapping[str, Any], words: Words) -> list[Row]:
     return [(words(f"paired.{key}"), *(write(one) for one in sides)) for key, write in written.items()]
 
 
+def lead(evaluation: Mapping[str, Any], words: Words) -> str:
+    """What an adapter of this kind does to the model; of a kind without words, what is true of all."""
+    of_kind = f"trained.lead_{evaluation['adapter'].get('kind')}"
+    return words(of_kind if of_kind in words.texts else "trained.lead")
+
+
 def trained(evaluation: Mapping[str, Any], words: Words) -> list[Row]:
-    """How much was trained, and how it was chosen."""
+    """How much was trained, and, where the adapter has sparse entries to choose, how these were chosen."""
     adapter, whole = evaluation["adapter"], evaluation["backbone"].get("parameters")
     entries = adapter.get("entries")
     share = entries / whole if entries is not None and whole else None
+    chosen = [(words("trained.rule"), words.name("rule", adapter.get("support_rule")))]
     return [
         (words("trained.entries"), numbers.count(words, entries)),
         (words("trained.density"), numbers.small_percent(words, adapter.get("density"))),
@@ -89,7 +99,7 @@ def trained(evaluation: Mapping[str, Any], words: Words) -> list[Row]:
         (words("trained.head_kind"), words.name("head", adapter.get("head"))),
         (words("trained.blend"), numbers.percent(words, adapter.get("blend"))),
         (words("trained.kind"), words.name("kind", adapter.get("kind"))),
-        (words("trained.rule"), words.name("rule", adapter.get("support_rule"))),
+        *([] if adapter.get("kind") in WITHOUT_RULE else chosen),
     ]
 
 

@@ -92,6 +92,7 @@ def _view(anchor: str, evaluation: Mapping[str, Any], thumbnails: Mapping[str, s
         "pairs": {way: figures.confused_pairs(evaluation[way]) for way in ("zero_shot", "adapted")},
         "recalls": list(zip(evaluation["zero_shot"]["per_class"], evaluation["adapted"]["per_class"], strict=True)),
         "shown": {kind: shown(evaluation["flips"][kind], thumbnails) for kind in ("fixed", "broken")},
+        "lead": facts.lead(evaluation, words),
         "trained": facts.trained(evaluation, words),
         "projections": facts.projections(evaluation, words),
         "head_entries": evaluation["adapter"].get("head_entries"),
