@@ -1,6 +1,8 @@
 import pytest
 
-from kusabi.recipes.evaluation_record import asked_digest
+from kusabi.data.dataset import Example
+from kusabi.data.split import Folds, Split
+from kusabi.recipes.evaluation_record import asked_digest, query_groups
 from kusabi.spec import AdaptSpec
 
 ALIKE = [{"seed": 7}, {"backbone": {"backbone": "./mini", "revision": "main"}}, {"training": {"checkpoint_every": 9}}]
@@ -21,3 +23,9 @@ def test_specs_that_differ_in_their_seed_or_in_where_the_model_lies_ask_the_same
 def test_specs_that_differ_in_anything_else_ask_something_else():
     digests = [asked_digest(AdaptSpec.model_validate(change)) for change in ({}, *OTHER)]
     assert len(set(digests)) == len(digests)
+
+
+def test_groups_of_the_pictures_that_judge_are_counted_where_there_are_any():
+    lots = [Example(f"{i}.png", 0, lot, str(i)) for i, lot in enumerate(("a", "a", "b", None))]
+    assert query_groups(Split((), tuple(lots), "", ())) == query_groups(Folds(tuple(lots), (), "", ())) == 3
+    assert query_groups(Split(tuple(lots), tuple(lots[3:]), "", ())) is None

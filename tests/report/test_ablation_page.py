@@ -107,6 +107,12 @@ def test_the_rule_that_recommends_is_told_as_it_is(language, said):
     assert said in reading(FOUND, read_words(language))["table"][0]
 
 
+def test_intervals_that_know_of_no_groups_are_said_to_be_too_narrow():
+    grouped = FOUND | {"task": FOUND["task"] | {"query_groups": 4, "query_pictures": 90}}
+    words = read_words("en")
+    assert reading(grouped, words)["table"] == [*reading(FOUND, words)["table"], words("facts.grouped")]
+
+
 def test_query_pictures_without_a_say_are_called_so():
     words = read_words("en")
     assert "had no say" in advice(FOUND, words)[1]

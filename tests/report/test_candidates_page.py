@@ -52,6 +52,12 @@ def test_the_golden_comparison_says_what_it_said_when_it_was_written():
     assert any(one.startswith("The licence of clip is unknown (neither README.md") for one in others)
 
 
+def test_intervals_that_know_of_no_groups_are_said_to_be_too_narrow():
+    grouped = golden()
+    grouped["task"] |= {"query_groups": 2, "query_pictures": 12}
+    assert set(said(grouped)) == {*said(golden()), read_words("en")("facts.grouped")}
+
+
 @pytest.mark.parametrize("language", ["en", "ja"])
 def test_the_golden_comparison_has_a_page_that_needs_nothing_else(language):
     page = render_comparison(golden(), language)

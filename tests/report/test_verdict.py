@@ -114,6 +114,13 @@ def test_cross_validation_is_said(evaluation_of):
     assert "交差検証" in said.remarks[-1]
 
 
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_intervals_that_know_of_no_groups_are_said_to_be_too_narrow_where_groups_were_given(evaluation_of, language):
+    words = read_words(language)
+    said = {n: verdict(evaluation_of(query_groups=n), words).remarks for n in (None, 6, 240)}
+    assert words("facts.grouped") in said[6] and said[None] == said[240] == said[6][:-1]
+
+
 @pytest.mark.parametrize(
     ("interval", "expected"),
     [([1e-17, 0.1], "unclear"), ([-0.1, -1e-17], "unclear"), ([0.0, 0.1], "unclear"), ([0.001, 0.1], "better")],

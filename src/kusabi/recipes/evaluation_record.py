@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kusabi.adapters.checkpoint import CARD, WEIGHTS
 from kusabi.data.dataset import Dataset
+from kusabi.data.folds import group_of
 from kusabi.data.split import Folds, Split
 from kusabi.evaluation.comparison import compare
 from kusabi.evaluation.evaluate import evaluate
@@ -64,6 +65,13 @@ def compared(scores: Scores, classes: Sequence[str], ways: Sequence[str] = WAYS)
     return found
 
 
+def query_groups(split: Split | Folds) -> int | None:
+    """How many groups the pictures that judge come in, each without one by itself; None where no group was given."""
+    judging = split.support if isinstance(split, Folds) else split.query
+    given = any(example.group is not None for example in judging)
+    return len({group_of(example) for example in judging}) if given else None
+
+
 def task(dataset: Dataset, split: Split | Folds, prompts: Prompts, spec: AdaptSpec, judged: int) -> dict[str, Any]:
     """What was asked of which pictures."""
     return {
@@ -76,6 +84,7 @@ def task(dataset: Dataset, split: Split | Folds, prompts: Prompts, spec: AdaptSp
         "held_out": split.held_out,
         "support_pictures": len(split.support),
         "query_pictures": judged,
+        "query_groups": query_groups(split),
         "notes": [*dataset.notes, *split.notes],
         "data_digest": dataset.digest,
     }

@@ -6,6 +6,7 @@ from typing import Any
 from kusabi.errors import CheckpointError
 from kusabi.evaluation.choice_apart import worth_of
 from kusabi.report import numbers
+from kusabi.report.grouped import remarks_on_groups
 from kusabi.report.page import templates
 from kusabi.report.words import Words, read_words
 
@@ -121,6 +122,7 @@ def reading(found: Mapping[str, Any], words: Words) -> dict[str, list[str]]:
     ]
     if found.get("cross_validated"):
         under_table.append(words("ablation.auto_saw"))
+    under_table += remarks_on_groups(found["task"], words)
     return {"map": under_map, "table": under_table}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kusabi.report import numbers
+from kusabi.report.grouped import remarks_on_groups
 from kusabi.report.words import Words
 
 
@@ -23,6 +24,7 @@ def answers(found: Mapping[str, Any], words: Words) -> tuple[str, ...]:
     said += [_licence(name, rows[name], words) for name in dict.fromkeys((advice["best"], advice["smallest"]))]
     if measured > 1:
         said.append(words("choice.hindsight"))
+    said += remarks_on_groups(found["task"], words)
     return (*said, *failed)
 
 

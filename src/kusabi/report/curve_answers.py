@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kusabi.report import numbers
+from kusabi.report.grouped import remarks_on_groups
 from kusabi.report.words import Words
 
 
@@ -20,6 +21,7 @@ def answers(found: Mapping[str, Any], words: Words) -> CurveAnswers:
     """Sentences about the adapter of a curve, from the content of ``curve.json``."""
     of = found["methods"]["adapted"]
     others = [_stability(found, of, words), *_law(of, words), *_classes(of, words)]
+    others += remarks_on_groups(found["task"], words)
     return CurveAnswers(_stop(of, words), tuple(others))
 
 

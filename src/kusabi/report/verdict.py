@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kusabi.report.grouped import remarks_on_groups
 from kusabi.report.numbers import NOISE, percent, points, points_range, size_in_points
 from kusabi.report.words import Words
 
@@ -109,4 +110,4 @@ def _remarks(evaluation: Mapping[str, Any], standing: Outcome, words: Words) -> 
         remarks.append(words("verdict.spread", seeds=seeds, scores=scores, spread=spread))
     if str(evaluation["task"].get("held_out")).startswith("cross-validation"):
         remarks.append(words("facts.cross_validated"))
-    return remarks
+    return remarks + remarks_on_groups(evaluation["task"], words)
