@@ -2,9 +2,8 @@ from typing import get_args
 
 import pytest
 
-from kusabi.evaluation.pool import pool
+from kusabi.evaluation.pool import WAYS, pool
 from kusabi.report import facts
-from kusabi.report.figures import WAYS
 from kusabi.report.words import LANGUAGES, read_words
 from kusabi.spec import AdapterSpec
 

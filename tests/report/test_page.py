@@ -7,8 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from kusabi.errors import CheckpointError, RunError, SpecError
-from kusabi.evaluation.pool import pool
-from kusabi.report.figures import WAYS
+from kusabi.evaluation.pool import WAYS, pool
 from kusabi.report.page import render
 from kusabi.report.words import read_words
 

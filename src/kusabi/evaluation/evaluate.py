@@ -50,8 +50,8 @@ def evaluate(scores: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> di
         "accuracy": right / n,
         "interval": list(wilson(right, n)),
         "n": n,
-        "balanced_accuracy": _mean([one["recall"] for one in per_class]),
-        "macro_f1": _mean([one["f1"] for one in per_class]),
+        "balanced_accuracy": mean_of_known([one["recall"] for one in per_class]),
+        "macro_f1": mean_of_known([one["f1"] for one in per_class]),
         "auroc": auroc,
         "recall_at_false_alarm": {"rate": FALSE_ALARM_RATE, "recall": recall},
         "brier": float(((scores - truth) ** 2).sum(axis=1).mean()),
@@ -121,7 +121,7 @@ def _separation(scores: NDArray[np.float64], truth: NDArray[np.float64]) -> tupl
             areas.append(float(roc_auc_score(truth[:, column], scores[:, column])))
             alarms, hits, _ = roc_curve(truth[:, column], scores[:, column], drop_intermediate=False)
             recalls.append(float(hits[alarms <= FALSE_ALARM_RATE].max()))
-    return _mean(areas), _mean(recalls)
+    return mean_of_known(areas), mean_of_known(recalls)
 
 
 def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
@@ -130,6 +130,7 @@ def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]
     return float(np.abs(gaps).sum() / len(right))
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """The mean of what could be computed; None where nothing could."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None

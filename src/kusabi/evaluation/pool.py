@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kusabi.errors import RunError
 from kusabi.evaluation.comparison import compare
+from kusabi.evaluation.evaluate import mean_of_known
 from kusabi.evaluation.intervals import wilson
 
 WAYS = ("zero_shot", "class_mean", "linear_probe", "adapted")
@@ -96,19 +97,17 @@ def _answers(runs: Sequence[Mapping[str, Any]], files: Sequence[str], way: str) 
     return np.array([[answers.get(file, -1) for file in files] for answers in found])
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
 def _mean_of(scores: Sequence[Mapping[str, Any]], truth: NDArray[np.int64]) -> dict[str, Any]:
-    pooled: dict[str, Any] = {key: _mean([one[key] for one in scores]) for key in _MEANS}
+    pooled: dict[str, Any] = {key: mean_of_known([one[key] for one in scores]) for key in _MEANS}
     accuracies, n = [one["accuracy"] for one in scores], len(truth)
     # Sums in another order may leave a mean a hair above 1.
     pooled["interval"] = list(wilson(min(float(np.mean(accuracies)), 1.0) * n, n))
     pooled["n"] = n
     recalls = [one["recall_at_false_alarm"]["recall"] for one in scores]
-    pooled["recall_at_false_alarm"] = {"rate": scores[0]["recall_at_false_alarm"]["rate"], "recall": _mean(recalls)}
+    pooled["recall_at_false_alarm"] = {
+        "rate": scores[0]["recall_at_false_alarm"]["rate"],
+        "recall": mean_of_known(recalls),
+    }
     pooled["per_class"] = [
         _mean_class([one["per_class"][index] for one in scores], int((truth == index).sum()))
         for index in range(len(scores[0]["per_class"]))
@@ -120,14 +119,14 @@ def _mean_of(scores: Sequence[Mapping[str, Any]], truth: NDArray[np.int64]) -> d
 
 
 def _mean_class(rows: Sequence[Mapping[str, Any]], n: int) -> dict[str, Any]:
-    recall = _mean([row["recall"] for row in rows])
+    recall = mean_of_known([row["recall"] for row in rows])
     return {
         "class": rows[0]["class"],
         "n": n,
         "recall": recall,
         "interval": None if recall is None else list(wilson(min(recall, 1.0) * n, n)),
-        "precision": _mean([row["precision"] for row in rows]),
-        "f1": _mean([row["f1"] for row in rows]),
+        "precision": mean_of_known([row["precision"] for row in rows]),
+        "f1": mean_of_known([row["f1"] for row in rows]),
     }
 
 
@@ -162,7 +161,7 @@ def _mean_records(records: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[s
         return [dict(record) for record in records[0]]
     return [
         {"step": same[0]["step"]}
-        | {key: _mean([record.get(key) for record in same]) for key in ("loss", "support_accuracy")}
+        | {key: mean_of_known([record.get(key) for record in same]) for key in ("loss", "support_accuracy")}
         for same in zip(*records, strict=True)
     ]
 
@@ -172,8 +171,10 @@ def _mean_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     known = [peak for peak in peaks if peak is not None]
     speeds = [cost.get("images_per_second") or {} for cost in costs]
     return {
-        "training_seconds": _mean([cost.get("training_seconds") for cost in costs]),
-        "total_seconds": _mean([cost.get("total_seconds") for cost in costs]),
+        "training_seconds": mean_of_known([cost.get("training_seconds") for cost in costs]),
+        "total_seconds": mean_of_known([cost.get("total_seconds") for cost in costs]),
         "peak_memory_bytes": max(known) if known else None,
-        "images_per_second": {way: _mean([speed.get(way) for speed in speeds]) for way in ("zero_shot", "adapted")},
+        "images_per_second": {
+            way: mean_of_known([speed.get(way) for speed in speeds]) for way in ("zero_shot", "adapted")
+        },
     }

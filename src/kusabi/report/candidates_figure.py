@@ -6,7 +6,7 @@ Heights are pixels; across, everything is in percent of the width: names stand l
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kusabi.report.figures import WAYS
+from kusabi.evaluation.pool import WAYS
 
 START, END = 27.0, 84.0
 HEADING, ROW, BAR, GAP = 24, 22, 12, 14

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from kusabi.evaluation.pool import WAYS
 from kusabi.report import numbers
-from kusabi.report.figures import WAYS
 from kusabi.report.words import Words
 
 Row = tuple[str, ...]

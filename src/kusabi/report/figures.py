@@ -6,7 +6,8 @@ Bars and curves are placed in percent of the width, so that text keeps its size 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-WAYS = ("zero_shot", "class_mean", "linear_probe", "adapted")
+from kusabi.evaluation.pool import WAYS
+
 ROW = 58  # pixels a bar takes, its label included
 BAR_TOP, BAR_HEIGHT = 24, 24
 CURVE_POINTS = 400
