@@ -116,7 +116,7 @@ def test_mistakes_are_told_plainly(tiles, tmp_path):
     (data / "train" / "A1" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     (data / "train" / "B2" / "empty.png").write_bytes(b"")
     assert refused(kusabi("baseline", data), "broken.png", "empty.png")
-    assert refused(kusabi("predict", tmp_path, data / "train" / "A1" / "broken.png"), "broken.png")
+    assert refused(kusabi("predict", tmp_path, data / "train" / "A1" / "broken.png"), "without adapter")
     assert not (tmp_path / "x").exists()
 
 

@@ -17,7 +17,7 @@ from kusabi.adapters.card import check_backbone
 from kusabi.adapters.checkpoint import CARD, WEIGHTS, Adapter, load_adapter, pack, save_adapter
 from kusabi.adapters.sparse_delta import SparseDelta
 from kusabi.adapters.support import random_support
-from kusabi.errors import AdapterError, CheckpointError
+from kusabi.errors import AdapterError, CheckpointError, FileError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sparse_delta-1"  # made by the script in tests/golden/README.md
 
@@ -272,7 +272,7 @@ def test_a_failing_save_leaves_the_adapter_that_was_there(tmp_path, monkeypatch)
 
     monkeypatch.setattr(os, "fsync", full)
     adapter.delta.values.data.neg_()
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(FileError, match="No space"):
         save_adapter(tmp_path, adapter)
     assert both_files(tmp_path) == before
 

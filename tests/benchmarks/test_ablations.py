@@ -25,7 +25,7 @@ def test_every_placement_is_a_row_and_every_task_a_column():
     page = table({"one": ablation(), "two": ablation(**{"text:2-3": placed(0.02, 0.01, 0.03)})})
     rows = [line for line in page.splitlines() if line.startswith("|")][2:]
     assert rows == [
-        "| default, accuracy | 60.0 | 60.0 |",
+        "| upper half, accuracy | 60.0 | 60.0 |",
         "| in, vision 7 | -3.1 (-5.0 to +1.0) | -3.1 (-5.0 to +1.0) |",
         "| top, text 2 | – | +2.0 (+1.0 to +3.0) |",
         "| auto (one backward pass) | +1.2 (-2.0 to +4.0) | +1.2 (-2.0 to +4.0) |",

@@ -35,7 +35,7 @@ from kusabi.recipes.auto_placement import settled
 from kusabi.recipes.beside import refuse_beside
 from kusabi.recipes.curve_folder import CurveAsked, check_curve, read_answers, write_answers
 from kusabi.recipes.environment import environment
-from kusabi.recipes.evaluation_record import query_groups
+from kusabi.recipes.evaluation_record import grouped
 from kusabi.recipes.fit_support import card
 from kusabi.recipes.judge import classifier
 from kusabi.recipes.question import Question, given_now, pose_on, read_pictures, setting_of, use_device
@@ -250,7 +250,7 @@ def _record(
         "task": {
             "name": dataset.name, "classes": list(dataset.classes), "seed": spec.seed,
             "support_pictures": len(shared.files), "query_pictures": len(truth), "data_digest": dataset.digest,
-            "query_groups": query_groups(question.split), "notes": [*dataset.notes, *question.split.notes],
+            **grouped(question.split), "notes": [*dataset.notes, *question.split.notes],
         },
         "asked": asked.to_json(),
         "labels": labels,

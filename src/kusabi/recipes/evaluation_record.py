@@ -65,11 +65,12 @@ def compared(scores: Scores, classes: Sequence[str], ways: Sequence[str] = WAYS)
     return found
 
 
-def query_groups(split: Split | Folds) -> int | None:
-    """How many groups the pictures that judge come in, each without one by itself; None where no group was given."""
+def grouped(split: Split | Folds) -> dict[str, int]:
+    """``query_groups``, where groups were given: in how many the judging pictures come, each without one by itself."""
     judging = split.support if isinstance(split, Folds) else split.query
-    given = any(example.group is not None for example in judging)
-    return len({group_of(example) for example in judging}) if given else None
+    if all(example.group is None for example in judging):
+        return {}
+    return {"query_groups": len({group_of(example) for example in judging})}
 
 
 def task(dataset: Dataset, split: Split | Folds, prompts: Prompts, spec: AdaptSpec, judged: int) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def task(dataset: Dataset, split: Split | Folds, prompts: Prompts, spec: AdaptSp
         "held_out": split.held_out,
         "support_pictures": len(split.support),
         "query_pictures": judged,
-        "query_groups": query_groups(split),
+        **grouped(split),
         "notes": [*dataset.notes, *split.notes],
         "data_digest": dataset.digest,
     }

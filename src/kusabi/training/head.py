@@ -142,11 +142,11 @@ def _fitted(
 def _folds(labels: NDArray[np.int64], pictures: NDArray[np.int64]) -> NDArray[np.int64]:
     """Fold of every row: the pictures of a class are dealt out in turn. -1 is held out by none.
 
-    That is the only picture of its class, and all of them where fewer than two classes have more.
+    That is the only picture of its class, and all of them where fewer than two of several classes have more.
     """
     per_class = [np.unique(pictures[labels == c]) for c in np.unique(labels)]
     several = [of_class for of_class in per_class if len(of_class) > 1]
-    if len(several) < 2:
+    if len(several) < min(2, len(per_class)):
         return np.full(len(pictures), -1)
     folds = min(FOLDS, *(len(of_class) for of_class in several))
     dealt = {picture: i % folds for i, picture in enumerate(np.concatenate(several).tolist())}
