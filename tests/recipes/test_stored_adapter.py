@@ -34,6 +34,9 @@ def test_a_local_copy_answers_for_an_adapter_that_was_made_on_the_hub(run, tiny,
     card = {**adapter.card, "backbone": {**adapter.card["backbone"], "source": "owner/clip", "revision": "0123abc"}}
     save_adapter(tmp_path / "carried", replace(adapter, card=card))
     opened = open_adapter(tmp_path / "carried", backbone=str(tiny("clip")))
+    del card["spec"]
+    save_adapter(tmp_path / "first", replace(adapter, card=card))
+    assert open_adapter(tmp_path / "first", backbone=str(tiny("clip"))).revision is None
     assert opened.backbone.digest == card["backbone"]["digest"] and opened.revision is None
     with pytest.raises(AdapterError, match="another backbone"):
         open_adapter(tmp_path / "carried", backbone=str(tiny("siglip")))

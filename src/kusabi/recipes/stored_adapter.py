@@ -66,14 +66,14 @@ def open_adapter(
     folder = adapter_folder(run)
     adapter = load_adapter(folder)
     made = adapter.card["backbone"]
-    asked = adapter.card["spec"]["backbone"]
+    resident = adapter.card.get("spec", {}).get("backbone", {}).get("dtype", "float32")  # the first cards had no spec
     spec_file = folder.parent / SPEC
     recorded = read_spec(spec_file).backbone.backbone if spec_file.exists() else made["source"]
     source = backbone or recorded
     # A folder has no revisions, and a mirror its own; whose weights these are is checked by their digests.
     revision = made["revision"] if source == made["source"] and not Path(source).expanduser().is_dir() else None
     model = load_backbone(
-        source, revision=revision, dtype=dtype or asked["dtype"], device=device,
+        source, revision=revision, dtype=dtype or resident, device=device,
         input_size=made["preprocessing"]["size"], fit=made["preprocessing"]["fit"],
     )  # fmt: skip
     check_backbone(adapter.card, model.digest, model.tensor_digests, model.preprocessing.to_json())
