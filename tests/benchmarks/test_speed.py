@@ -150,3 +150,11 @@ def test_measures_are_written_one_by_one_and_others_are_kept(tmp_path, monkeypat
 def test_the_table_shows_every_bound():
     text = page({"measures": {}})
     assert all(bound.title in text for bound in BOUNDS.values())
+
+
+def test_whole_adaptations_stand_beside_one_that_was_run():
+    run = {"measure": "adaptation_confirmed", "model": "m", "case": "2 classes", "value": 1.1, "peer": {}, "facts": {}}
+    facts = {"python": "3", "torch": "2", "transformers": "5", "processor": "p", "cores": 2, "bf16_units": []}
+    record = {**run, "ours": {"whole": 33.0, "parts": 30.0}, "note": ""}
+    results = {"measures": {"confirmed": {"quick": False, "environment": facts, "records": [record]}}}
+    assert "(m, 2 classes) took 33.0 s, its parts 30.0 s" in page(results)
