@@ -7,7 +7,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -164,9 +164,12 @@ def running(folder: Path, spec: AdaptSpec, verb: str, surroundings: Mapping[str,
     make_folder(folder)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
-        lock.acquire()
+        with suppress(NotImplementedError):  # some file systems know no locks
+            lock.acquire()
     except Timeout:
-        raise RunError(f"{folder}: another process is working there; wait for it, or choose another --out") from None
+        raise RunError(
+            f"{folder}: another process is working there; wait for it, or choose another --out (is none? delete {LOCK})"
+        ) from None
     try:
         check_run(folder, spec, resume, verb)
         start_run(folder, spec, verb, surroundings)
