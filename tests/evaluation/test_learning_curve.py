@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 
 from kusabi.errors import DataError
-from kusabi.evaluation.learning_curve import Measured, learning_curve
-from kusabi.evaluation.resampling import interval, resampled_recalls, stretch
+from kusabi.evaluation.intervals import stretch
+from kusabi.evaluation.learning_curve import learning_curve
+from kusabi.evaluation.measured import Measured
+from kusabi.evaluation.resampling import interval, resampled_recalls
 
 SHOTS = (1, 2, 4, 8, 16)
 
@@ -115,3 +119,25 @@ def test_shapes_that_do_not_belong_together_are_refused(shape):
     right = np.ones(shape, dtype=bool)
     with pytest.raises(DataError):
         learning_curve(Measured(right, np.zeros(30, dtype=np.int64), ["a"], SHOTS, SHOTS), more=5, worth=0.01)
+
+
+def test_where_pictures_of_a_group_are_alike_whole_groups_are_resampled():
+    right = np.repeat(answers(np.random.default_rng(1), FALLING, pictures=60), 15, axis=2)
+    alone = measured(right)
+    counted = learning_curve(replace(alone, groups=np.repeat(np.arange(60), 15)), more=50, worth=0.01)
+    for one, other in zip(learning_curve(alone, more=50, worth=0.01)["points"], counted["points"], strict=True):
+        low, high = one.pop("interval")
+        assert other["accuracy"] == one["accuracy"] and np.diff(other["interval"]) > 1.4 * (high - low)
+        for kind, same in zip(one["per_class"], other["per_class"], strict=True):
+            assert np.diff(same["interval"]) > np.diff(kind["interval"])
+    assert counted["short_of_labels"] == [] and counted["stop"]["verdict"] == "open"
+
+
+def test_a_single_group_that_judges_promises_nothing():
+    alone = measured(answers(np.random.default_rng(1), FALLING, pictures=900))
+    found = learning_curve(replace(alone, groups=np.zeros(900, dtype=np.int64)), more=50, worth=0.01)
+    assert (found["law"], found["no_law"], found["gains"]) == (None, "one group", [])
+    assert found["stop"] == {
+        "threshold": 0.01, "verdict": "open", "basis": "one group", "gain": None, "interval": None
+    }  # fmt: skip
+    assert {tuple(point["interval"]) for point in found["points"]} == {(0, 1)} and found["short_of_labels"] == []

@@ -120,6 +120,22 @@ def test_pictures_that_one_seed_learned_from_count_for_the_others():
     assert pooled["difference"]["value"] == pytest.approx(expected)
 
 
+def test_groups_that_runs_kept_are_what_the_pooled_intervals_count():
+    runs = [run(seed) for seed in range(3)]
+    plain = pool(runs)
+    for one in runs:
+        for picture in one["pictures"]:
+            picture["group"] = "lot " + "xxxyyyzz"["abcdefgh".index(picture["file"])]
+    pooled = pool(runs)
+    assert pooled["difference"]["mcnemar_basis"] == "groups, majority of the seeds"
+    assert pooled["difference"]["value"] == plain["difference"]["value"]
+    for way in WAYS:
+        wide, narrow = np.diff(pooled[way].pop("interval")), np.diff(plain[way]["interval"])
+        assert wide > narrow and pooled[way]["accuracy"] == plain[way]["accuracy"]
+    assert [picture["group"] for picture in pooled["pictures"]] == [f"lot {lot}" for lot in "xxxyyyzz"]
+    assert all("group" not in picture for picture in plain["pictures"])
+
+
 @pytest.mark.parametrize(
     ("part", "change"),
     [

@@ -2,7 +2,7 @@ import pytest
 
 from kusabi.data.dataset import Example
 from kusabi.data.split import Folds, Split
-from kusabi.recipes.evaluation_record import asked_digest, grouped
+from kusabi.recipes.evaluation_record import asked_digest, grouped, judging
 from kusabi.spec import AdaptSpec
 
 ALIKE = [{"seed": 7}, {"backbone": {"backbone": "./mini", "revision": "main"}}, {"training": {"checkpoint_every": 9}}]
@@ -27,5 +27,6 @@ def test_specs_that_differ_in_anything_else_ask_something_else():
 
 def test_groups_of_the_pictures_that_judge_are_counted_where_there_are_any():
     lots = [Example(f"{i}.png", 0, lot, str(i)) for i, lot in enumerate(("a", "a", "b", None))]
-    assert grouped(Split((), tuple(lots), "", ())) == grouped(Folds(tuple(lots), (), "", ())) == {"query_groups": 3}
-    assert grouped(Split(tuple(lots), tuple(lots[3:]), "", ())) == {}
+    splits = Split((), tuple(lots), "", ()), Folds(tuple(lots), (), "", ())
+    assert [grouped(judging(split)) for split in splits] == [{"query_groups": 3, "intervals_by": "groups"}] * 2
+    assert grouped(lots[3:]) == {}

@@ -1,9 +1,11 @@
 """Questions to an adapter on disk, of a tiny model."""
 
 import gc
+import json
 import shutil
 import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +56,21 @@ def test_new_pictures_of_one_class_are_judged_among_all(run, tiles):
     found = evaluate_stored(run[0], str(run[1]))
     assert found["task"]["classes"] == load_adapter(run[0] / "adapter").card["classes"]
     assert found["adapted"]["n"] == 6 and LEARNED not in found["task"]["notes"]
+
+
+def test_intervals_of_given_groups_count_them_and_their_names_stay_secret(run):
+    plain = evaluate_stored(run[0], str(run[1]))
+    files = sorted(str(path.relative_to(run[1])) for path in run[1].rglob("*.png"))
+    rows = [f"{file},{Path(file).parent.name},patient-{file[-5]}" for file in files]
+    (run[1] / "metadata.csv").write_text("\n".join(["file_name,label,patient", *rows]))
+    found = evaluate_stored(run[0], str(run[1]), group_column="patient")
+    assert found["task"]["query_groups"] == 6 and found["task"]["intervals_by"] == "groups"
+    assert found["adapted"]["accuracy"] == plain["adapted"]["accuracy"]
+    assert found["adapted"]["interval"] != plain["adapted"]["interval"]
+    names = [picture["group"] for picture in found["pictures"]]
+    assert len(set(names)) == 6 and "patient-" not in json.dumps(found)
+    again = evaluate_stored(run[0], str(run[1]), group_column="patient")
+    assert [picture["group"] for picture in again["pictures"]] == names
 
 
 def test_few_pictures_are_in_memory_at_a_time(run, monkeypatch):

@@ -119,6 +119,8 @@ def test_intervals_that_know_of_no_groups_are_said_to_be_too_narrow_where_groups
     words = read_words(language)
     said = {n: verdict(evaluation_of(query_groups=n), words).remarks for n in (None, 6, 240)}
     assert words("facts.grouped") in said[6] and said[None] == said[240] == said[6][:-1]
+    counted = verdict(evaluation_of(query_groups=6, intervals_by="groups"), words).remarks
+    assert counted == (*said[None], words("facts.by_group", groups="6"))
 
 
 @pytest.mark.parametrize(

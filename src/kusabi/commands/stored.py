@@ -14,6 +14,10 @@ def evaluate(
     folder: Folder,
     backbone: OtherBackbone = None,
     label_column: Annotated[str, typer.Option(help="Column of the metadata file that holds the class.")] = "label",
+    group_column: Annotated[
+        str | None,
+        typer.Option(help="Column (lot, patient, camera) whose groups intervals count, not pictures."),
+    ] = None,
     skip_unreadable: Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable pictures out.")] = False,
     device: Device = "cpu",
     threads: Threads = None,
@@ -26,7 +30,7 @@ def evaluate(
     with progress(quiet or as_json) as watch:
         found = evaluate_stored(
             run, folder, backbone=backbone, device=device, threads=threads, label_column=label_column,
-            skip_unreadable=skip_unreadable, watch=watch,
+            group_column=group_column, skip_unreadable=skip_unreadable, watch=watch,
         )  # fmt: skip
     if as_json:
         print_json(found)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kusabi.evaluation.clusters import Groups
 from kusabi.evaluation.comparison import compare
 
 
@@ -30,10 +31,14 @@ class Candidate:
     above_chance: bool
 
 
-def choose(candidates: Sequence[Candidate]) -> dict[str, Any]:
+def choose(candidates: Sequence[Candidate], groups: Groups | None = None) -> dict[str, Any]:
     """The best candidate, those level with it, and the smallest and the clearly faster ones of these.
 
     The order of the candidates changes nothing: of equal accuracies the one with fewer parameters, then the first name.
+
+    Args:
+        candidates: At least one.
+        groups: Of the query pictures (``clusters.py``); each is one by itself when absent.
 
     Returns:
         Plain data: ``best``, ``action`` (``take``, or ``none`` where not even the best is above guessing), ``against``
@@ -42,7 +47,7 @@ def choose(candidates: Sequence[Candidate]) -> dict[str, Any]:
     """
     ordered = sorted(candidates, key=lambda one: (-int(one.right.sum()), one.parameters, one.name))
     best, others = ordered[0], ordered[1:]
-    against = {other.name: compare(best.right, other.right) for other in others}
+    against = {other.name: compare(best.right, other.right, groups=groups) for other in others}
     level = [other for other in others if against[other.name]["interval"][0] <= 0]
     return {
         "action": "take" if best.above_chance else "none",

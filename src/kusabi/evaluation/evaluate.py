@@ -20,20 +20,23 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from kusabi.errors import DataError
-from kusabi.evaluation.intervals import wilson
+from kusabi.evaluation.clusters import Groups, among, share_interval
 
 FALSE_ALARM_RATE = 0.05
 ECE_BINS = 15
 SMALLEST_PROBABILITY = 1e-12
 
 
-def evaluate(scores: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> dict[str, Any]:
+def evaluate(
+    scores: ArrayLike, labels: ArrayLike, classes: Sequence[str], groups: Groups | None = None
+) -> dict[str, Any]:
     """All numbers about the answers to ``n`` pictures, ready for JSON: finite floats, ints or None.
 
     Args:
         scores: Probabilities, shape ``(n, classes)``; rows sum to 1.
         labels: True class indices, shape ``(n,)``.
         classes: Names, in the order of the columns.
+        groups: Of the pictures (``clusters.py``), which intervals then count; each is one by itself when absent.
 
     Raises:
         DataError: When a label is out of range, a row is not a distribution, or nothing is to be judged.
@@ -45,10 +48,14 @@ def evaluate(scores: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> di
     right = int(confusion.trace())
     truth = np.eye(len(classes))[labels]
     auroc, recall = _separation(scores, truth)
-    per_class = [_of_class(confusion, index, name) for index, name in enumerate(classes)]
+    hits = predicted == labels
+    per_class = [
+        _of_class(confusion, index, name, hits[labels == index], among(groups, labels == index))
+        for index, name in enumerate(classes)
+    ]
     return {
         "accuracy": right / n,
-        "interval": list(wilson(right, n)),
+        "interval": share_interval(right, hits, groups),
         "n": n,
         "balanced_accuracy": mean_of_known([one["recall"] for one in per_class]),
         "macro_f1": mean_of_known([one["f1"] for one in per_class]),
@@ -56,7 +63,7 @@ def evaluate(scores: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> di
         "recall_at_false_alarm": {"rate": FALSE_ALARM_RATE, "recall": recall},
         "brier": float(((scores - truth) ** 2).sum(axis=1).mean()),
         "nll": float(-np.log(np.maximum(scores[np.arange(n), labels], SMALLEST_PROBABILITY)).mean()),
-        "ece": _calibration_error(scores.max(axis=1), predicted == labels),
+        "ece": _calibration_error(scores.max(axis=1), hits),
         "per_class": per_class,
         "confusion": confusion.tolist(),
     }
@@ -100,13 +107,15 @@ def class_indices(labels: ArrayLike, classes: int) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def _of_class(confusion: NDArray[np.int64], index: int, name: str) -> dict[str, Any]:
+def _of_class(
+    confusion: NDArray[np.int64], index: int, name: str, right: NDArray[np.bool_], groups: Groups | None
+) -> dict[str, Any]:
     hits, n, answers = (int(x) for x in (confusion[index, index], confusion[index].sum(), confusion[:, index].sum()))
     return {
         "class": name,
         "n": n,
         "recall": hits / n if n else None,
-        "interval": list(wilson(hits, n)) if n else None,
+        "interval": share_interval(hits, right, groups) if n else None,
         "precision": hits / answers if answers else None,
         "f1": 2 * hits / (n + answers) if n else None,
     }

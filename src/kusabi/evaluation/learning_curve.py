@@ -12,36 +12,22 @@ Stated rules:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from kusabi.errors import DataError
+from kusabi.evaluation.clusters import among
 from kusabi.evaluation.few_disputed import widened
+from kusabi.evaluation.intervals import LEVEL
+from kusabi.evaluation.measured import Measured
 from kusabi.evaluation.power_law import PARAMETERS, Laws, fit_laws
-from kusabi.evaluation.resampling import LEVEL, interval, resampled_recalls
+from kusabi.evaluation.resampling import interval, resampled_recalls
 
 RESAMPLES = 2000
 MISFIT = 0.01  # probability below which the points are not on the law
 BAND_POINTS = 33
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Answers at ``s`` numbers of labels, by ``d`` draws, to the same ``m`` pictures.
-
-    ``right`` ``(s, d, m)``; ``truth`` ``(m,)``; ``shots`` as asked, rising, and ``labels`` as there were: the mean
-    number of labelled pictures a class, lower where a class has too few.
-    """
-
-    right: NDArray[np.bool_]
-    truth: NDArray[np.int64]
-    classes: Sequence[str]
-    shots: Sequence[int]
-    labels: Sequence[float]
 
 
 def learning_curve(measured: Measured, *, more: int, worth: float, seed: int = 0) -> dict[str, Any]:
@@ -56,9 +42,9 @@ def learning_curve(measured: Measured, *, more: int, worth: float, seed: int = 0
     Raises:
         DataError: When shapes do not match, or there are fewer than two draws or no pictures.
     """
-    _check(measured)
+    measured.check()
     recalls, accuracies = resampled_recalls(
-        measured.right, measured.truth, len(measured.classes), seed=seed, resamples=RESAMPLES
+        measured.right, measured.truth, len(measured.classes), seed=seed, resamples=RESAMPLES, groups=measured.groups
     )
     labels = np.asarray(measured.labels, dtype=np.float64)
     law = _law(measured, accuracies, labels, more)
@@ -71,15 +57,6 @@ def learning_curve(measured: Measured, *, more: int, worth: float, seed: int = 0
     }
 
 
-def _check(measured: Measured) -> None:
-    shape = measured.right.shape
-    expected = (len(measured.shots), shape[1] if len(shape) == 3 else 0, len(measured.truth))
-    if shape != expected or len(measured.labels) != len(measured.shots):
-        raise DataError(f"answers have shape {shape}; (numbers of labels, draws, pictures) = {expected} is needed")
-    if shape[1] < 2 or shape[2] < 1:
-        raise DataError(f"{shape[1]} draws of {shape[2]} pictures: two draws and one picture are the least")
-
-
 def _point(
     measured: Measured, accuracies: NDArray[np.float64], recalls: NDArray[np.float64], step: int
 ) -> dict[str, Any]:
@@ -89,7 +66,7 @@ def _point(
         "shots": measured.shots[step],
         "labels": float(measured.labels[step]),
         "accuracy": value,
-        "interval": interval(accuracies[:, step], value),
+        "interval": interval(accuracies[:, step], value) if measured.known_apart() else [0.0, 1.0],
         "spread": float(of_draws.std(ddof=1)),
         "lowest": float(of_draws.min()),
         "highest": float(of_draws.max()),
@@ -108,7 +85,12 @@ def _recall(measured: Measured, recalls: NDArray[np.float64], step: int, label: 
     of_draws = of_class.mean(axis=1)
     value = float(of_draws.mean())
     spread = float(of_draws.std(ddof=1))
-    return {"recall": value, "interval": interval(recalls[:, label, step], value), "spread": spread}
+    return {"recall": value, "interval": _between(measured, recalls, step, label), "spread": spread}
+
+
+def _between(measured: Measured, recalls: NDArray[np.float64], step: int, label: int) -> list[float]:
+    known = measured.known_apart(label)
+    return interval(recalls[:, label, step], measured.recall(step, label)) if known else [0.0, 1.0]
 
 
 def _weights(right: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -122,6 +104,8 @@ def _weights(right: NDArray[np.bool_]) -> NDArray[np.float64]:
 def _law(measured: Measured, accuracies: NDArray[np.float64], labels: NDArray[np.float64], more: int) -> dict[str, Any]:
     """The law, how it did on hidden points, and what it expects of more labels; or the reason why there is none."""
     nothing: dict[str, Any] = {"law": None, "validation": [], "gains": [], "band": []}
+    if not measured.known_apart():
+        return nothing | {"no_law": "one group"}
     errors = 1 - measured.right.mean(axis=(1, 2))
     if len(np.unique(labels)) < PARAMETERS:
         return nothing | {"no_law": "few points"}
@@ -203,6 +187,8 @@ def _fall(laws: Laws, ends: Sequence[float]) -> NDArray[np.float64]:
 
 def _stop(measured: Measured, accuracies: NDArray[np.float64], law: dict[str, Any], worth: float) -> dict[str, Any]:
     """Whether doubling the labels is worth it."""
+    if law["no_law"] == "one group":
+        return {"verdict": "open", "basis": "one group", "gain": None, "interval": None}
     if law["no_law"] == "no errors":
         return {"verdict": "stop", "basis": "no errors", "gain": 0.0, "interval": None}
     if law["law"] and not law["law"]["doubts"]:
@@ -213,7 +199,8 @@ def _stop(measured: Measured, accuracies: NDArray[np.float64], law: dict[str, An
     if len(measured.shots) < 2:
         return {"verdict": "open", "basis": "nothing", "gain": None, "interval": None}
     value = float(measured.right[-1].mean() - measured.right[-2].mean())
-    low, high = widened(interval(accuracies[:, -1] - accuracies[:, -2], value), _parts(measured.right))
+    between = interval(accuracies[:, -1] - accuracies[:, -2], value)
+    low, high = widened(between, measured.gains(), groups=measured.groups)
     verdict = "stop" if high < worth and measured.labels[-1] >= 2 * measured.labels[-2] else "open"
     return {"verdict": verdict, "basis": "last step", "gain": value, "interval": [low, high]}
 
@@ -221,31 +208,23 @@ def _stop(measured: Measured, accuracies: NDArray[np.float64], law: dict[str, An
 def _classes(measured: Measured, recalls: NDArray[np.float64]) -> dict[str, Any]:
     """Which classes are short of labels, most to gain first; and the class whose recall is least sure to be good."""
     judged = [label for label in range(len(measured.classes)) if (measured.truth == label).any()]
-    lowest = {label: interval(recalls[:, label, -1], _mean(measured, -1, label)) for label in judged}
+    lowest = {label: _between(measured, recalls, -1, label) for label in judged}
     weakest = min(judged, key=lambda label: lowest[label][0])
     short = []
-    for label in judged if len(measured.shots) > 1 else ():
-        gain = _mean(measured, -1, label) - _mean(measured, -2, label)
+    for label in filter(measured.known_apart, judged) if len(measured.shots) > 1 else ():
+        gain = measured.recall(-1, label) - measured.recall(-2, label)
         level = 1 - (1 - LEVEL) / len(judged)
         between = interval(recalls[:, label, -1] - recalls[:, label, -2], gain, level)
-        between = widened(between, _parts(measured.right[:, :, measured.truth == label]), level)
+        members = measured.truth == label
+        between = widened(between, measured.gains(members), level, among(measured.groups, members))
         if between[0] > 0:
             named = {"class": measured.classes[label], "gain": gain, "interval": between}
-            short.append(named | {"recall": _mean(measured, -1, label)})
+            short.append(named | {"recall": measured.recall(-1, label)})
     return {
         "short_of_labels": sorted(short, key=lambda one: -one["gain"]),
         "weakest": {
             "class": measured.classes[weakest],
-            "recall": _mean(measured, -1, weakest),
+            "recall": measured.recall(-1, weakest),
             "interval": lowest[weakest],
         },
     }
-
-
-def _parts(right: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """What each picture adds to the gain of the last step, mean over the draws."""
-    return (right[-1].mean(axis=0) - right[-2].mean(axis=0)) / right.shape[2]
-
-
-def _mean(measured: Measured, step: int, label: int) -> float:
-    return float(measured.right[step][:, measured.truth == label].mean())

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from kusabi.evaluation.clusters import numbered
 from kusabi.evaluation.comparison import compare
 
 Line = Mapping[str, Any]
@@ -23,8 +24,9 @@ CHANCE = 0.05
 
 
 def summary(
-    placement: str, lines: Sequence[Line], default: Sequence[Line], files: Mapping[int, Sequence[str]]
-) -> dict[str, Any]:
+    placement: str, lines: Sequence[Line], default: Sequence[Line], files: Mapping[int, Sequence[str]],
+    groups: Mapping[str, Hashable] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """One placement over all seeds, and how it differs from the default.
 
     Args:
@@ -32,6 +34,7 @@ def summary(
         lines: Of this placement, one a seed, with ``accuracy``, ``log_loss``, ``support_loss``, ``right``, …
         default: Of the default placement, for the same seeds in the same order.
         files: Seed -> its query pictures in the order of ``right``.
+        groups: Query picture -> its group; each is one by itself when absent.
     """
 
     def mean(key: str) -> float | None:
@@ -44,7 +47,7 @@ def summary(
         "accuracies": [line["accuracy"] for line in lines],
         "log_loss": mean("log_loss"),
         "support_loss": mean("support_loss"),
-        "difference": against_default(lines, default, files),
+        "difference": against_default(lines, default, files, groups),
         "seconds": mean("seconds"),
         "entries": lines[0]["entries"],
         "layers_backward": lines[0]["layers_backward"],
@@ -52,11 +55,13 @@ def summary(
 
 
 def against_default(
-    lines: Sequence[Line], default: Sequence[Line], files: Mapping[int, Sequence[str]]
-) -> dict[str, Any]:
+    lines: Sequence[Line], default: Sequence[Line], files: Mapping[int, Sequence[str]],
+    groups: Mapping[str, Hashable] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """``compare`` on the query pictures of any seed; of the default's own lines it is known that they do not differ."""
     right, base, judged = aligned(lines, default, files)
-    found = compare(right, base, judged=judged)
+    names = None if groups is None else numbered([groups[file] for file in _judged_by_any(lines, files)])
+    found = compare(right, base, judged=judged, groups=names)
     same = all(line is other for line, other in zip(lines, default, strict=True))
     return found | {"interval": [0.0, 0.0]} if same else found
 
@@ -65,7 +70,7 @@ def aligned(
     lines: Sequence[Line], default: Sequence[Line], files: Mapping[int, Sequence[str]]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """Right and judged ``(seeds, n)`` of both sides over the query pictures of any seed."""
-    columns = {file: i for i, file in enumerate(dict.fromkeys(f for line in lines for f in files[line["seed"]]))}
+    columns = {file: i for i, file in enumerate(_judged_by_any(lines, files))}
     sides = np.zeros((3, len(lines), len(columns)), dtype=bool)
     for row, (line, other) in enumerate(zip(lines, default, strict=True)):
         at = [columns[file] for file in files[line["seed"]]]
@@ -73,6 +78,11 @@ def aligned(
         sides[1, row, at] = [mark == "1" for mark in other["right"]]
         sides[2, row, at] = True
     return sides[0], sides[1], sides[2]
+
+
+def _judged_by_any(lines: Sequence[Line], files: Mapping[int, Sequence[str]]) -> list[str]:
+    """Query pictures of any seed, in the order of the columns of ``aligned``."""
+    return list(dict.fromkeys(file for line in lines for file in files[line["seed"]]))
 
 
 def recommend(

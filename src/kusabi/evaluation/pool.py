@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kusabi.errors import RunError
+from kusabi.evaluation.clusters import Groups, among, numbered, share_interval
 from kusabi.evaluation.comparison import compare
 from kusabi.evaluation.evaluate import mean_of_known
-from kusabi.evaluation.intervals import wilson
 
 WAYS = ("zero_shot", "class_mean", "linear_probe", "adapted")
 PEERS = ("class_mean", "linear_probe")
@@ -60,16 +60,22 @@ def pool(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     answers = {way: _answers(runs, files, way) for way in WAYS}
     judged = answers["adapted"] >= 0
     right = {way: answers[way] == truth for way in WAYS}
+    names = {picture["file"]: picture.get("group", picture["file"]) for run in runs for picture in run["pictures"]}
+    groups = numbered([names[file] for file in files])
     pooled = copy.deepcopy(dict(first))
     pooled["task"]["seeds"] = [run["task"]["seed"] for run in runs]
     pooled["task"]["notes"] = list(dict.fromkeys(note for run in runs for note in run["task"].get("notes", [])))
     for way in WAYS:
-        pooled[way] = _mean_of([run[way] for run in runs], truth)
-    pooled["difference"] = compare(right["adapted"], right["zero_shot"], judged=judged)
-    pooled["against_peers"] = {peer: compare(right["adapted"], right[peer], judged=judged) for peer in PEERS}
+        each = (right[way] & judged).sum(axis=0) / judged.sum(axis=0)
+        pooled[way] = _mean_of([run[way] for run in runs], truth, each, groups)
+    pooled["difference"] = compare(right["adapted"], right["zero_shot"], judged=judged, groups=groups)
+    pooled["against_peers"] = {
+        peer: compare(right["adapted"], right[peer], judged=judged, groups=groups) for peer in PEERS
+    }
     pooled["best_peer"] = max(PEERS, key=lambda peer: pooled[peer]["accuracy"])
     pooled["pictures"] = [
         {"file": file, "label": int(truth[i])}
+        | ({} if names[file] == file else {"group": names[file]})
         | {way: [int(a) if a >= 0 else None for a in answers[way][:, i]] for way in WAYS}
         for i, file in enumerate(files)
     ]
@@ -97,11 +103,14 @@ def _answers(runs: Sequence[Mapping[str, Any]], files: Sequence[str], way: str) 
     return np.array([[answers.get(file, -1) for file in files] for answers in found])
 
 
-def _mean_of(scores: Sequence[Mapping[str, Any]], truth: NDArray[np.int64]) -> dict[str, Any]:
+def _mean_of(
+    scores: Sequence[Mapping[str, Any]], truth: NDArray[np.int64], right: NDArray[np.float64], groups: Groups | None
+) -> dict[str, Any]:
+    """Means over seeds; ``right`` ``(n,)`` are the shares of seeds that answered each picture rightly."""
     pooled: dict[str, Any] = {key: mean_of_known([one[key] for one in scores]) for key in _MEANS}
     accuracies, n = [one["accuracy"] for one in scores], len(truth)
     # Sums in another order may leave a mean a hair above 1.
-    pooled["interval"] = list(wilson(min(float(np.mean(accuracies)), 1.0) * n, n))
+    pooled["interval"] = share_interval(min(float(np.mean(accuracies)), 1.0) * n, right, groups)
     pooled["n"] = n
     recalls = [one["recall_at_false_alarm"]["recall"] for one in scores]
     pooled["recall_at_false_alarm"] = {
@@ -109,7 +118,7 @@ def _mean_of(scores: Sequence[Mapping[str, Any]], truth: NDArray[np.int64]) -> d
         "recall": mean_of_known(recalls),
     }
     pooled["per_class"] = [
-        _mean_class([one["per_class"][index] for one in scores], int((truth == index).sum()))
+        _mean_class([one["per_class"][index] for one in scores], right[truth == index], among(groups, truth == index))
         for index in range(len(scores[0]["per_class"]))
     ]
     pooled["confusion"] = np.sum([one["confusion"] for one in scores], axis=0).tolist()
@@ -118,13 +127,13 @@ def _mean_of(scores: Sequence[Mapping[str, Any]], truth: NDArray[np.int64]) -> d
     return pooled
 
 
-def _mean_class(rows: Sequence[Mapping[str, Any]], n: int) -> dict[str, Any]:
-    recall = mean_of_known([row["recall"] for row in rows])
+def _mean_class(rows: Sequence[Mapping[str, Any]], right: NDArray[np.float64], groups: Groups | None) -> dict[str, Any]:
+    recall, n = mean_of_known([row["recall"] for row in rows]), len(right)
     return {
         "class": rows[0]["class"],
         "n": n,
         "recall": recall,
-        "interval": None if recall is None else list(wilson(min(recall, 1.0) * n, n)),
+        "interval": None if recall is None else share_interval(min(recall, 1.0) * n, right, groups),
         "precision": mean_of_known([row["precision"] for row in rows]),
         "f1": mean_of_known([row["f1"] for row in rows]),
     }

@@ -10,7 +10,7 @@ from kusabi.data.split import Folds, Split
 from kusabi.evaluation.choice_apart import Draw, choose_apart, chosen_by, judges_choose
 from kusabi.evaluation.placement import against_default, correlations, recommend, summary
 from kusabi.recipes.environment import environment
-from kusabi.recipes.evaluation_record import task
+from kusabi.recipes.evaluation_record import judging, task
 from kusabi.recipes.placements import Trial, Trials
 from kusabi.recipes.question import Question
 from kusabi.spec import AUTO, AdaptSpec
@@ -26,13 +26,11 @@ def record(
     asked: Mapping[str, Any], command: str,
 ) -> dict[str, Any]:  # fmt: skip
     """The content of ``ablation.json``."""
-    files = {
-        seed: [example.file for example in (split.support if isinstance(split, Folds) else split.query)]
-        for seed, split in splits.items()
-    }
+    files = {seed: [example.file for example in judging(split)] for seed, split in splits.items()}
+    groups = {example.file: group_of(example) for split in splits.values() for example in judging(split)}
     lines = {placement: [known[seed, placement] for seed in splits] for placement in tried.placements}
     default = lines[tried.default]
-    places = {name: summary(name, of, default, files) for name, of in lines.items()}
+    places = {name: summary(name, of, default, files, groups) for name, of in lines.items()}
     chosen = [known[seed, AUTO]["chosen"] for seed in splits]
     auto = [known[seed, name] for seed, name in zip(splits, chosen, strict=True)]
     mean = _mean_pulls([known[seed, AUTO]["energies"] for seed in splits])
@@ -52,7 +50,7 @@ def record(
         "default": tried.default,
         "recommendation": {
             **advice,
-            "difference": against_default(apart.lines, default, files),
+            "difference": against_default(apart.lines, default, files, groups),
             "chosen_anew": dict(apart.answers) if judges_choose(draws) else None,
             "seconds": taken["seconds"],
             "default_seconds": places[tried.default]["seconds"],
@@ -62,7 +60,7 @@ def record(
         "trials": [_plain(trial) for trial in tried.trials],
         "left_out": [_plain(trial) for trial in tried.left_out],
         "placements": places,
-        "auto": {**summary(AUTO, auto, default, files), "rule": RULE, "chosen": chosen},
+        "auto": {**summary(AUTO, auto, default, files, groups), "rule": RULE, "chosen": chosen},
         "predictor": {
             "weights": [pull.to_json() for pull in mean],
             "layers": [{"tower": t, "layer": n, "energy": energy} for (t, n), energy in energies.items()],

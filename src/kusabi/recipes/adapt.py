@@ -15,7 +15,7 @@ from kusabi.data.split import Folds
 from kusabi.evaluation.peers import class_mean, linear_probe
 from kusabi.evaluation.stored import THUMBNAILS, read_evaluation
 from kusabi.recipes.environment import environment
-from kusabi.recipes.evaluation_record import Scores, join, record
+from kusabi.recipes.evaluation_record import Scores, group_names, join, record
 from kusabi.recipes.fit_support import Fitted, fit_support
 from kusabi.recipes.judge import Answers, judge
 from kusabi.recipes.profile import Profile
@@ -115,6 +115,7 @@ def judged(question: Question, fitted: Fitted, answers: Answers, query: Sequence
     peers = peer_scores(fitted.features, fitted.labels, fitted.pictures, answers.features, classes)
     return Scores(
         files=[example.file for example in query],
+        groups=group_names(question.dataset, query),
         labels=np.array([example.label for example in query]),
         scores={"zero_shot": answers.zero_shot, **peers, "adapted": answers.adapted[which]},
         seconds=answers.seconds,

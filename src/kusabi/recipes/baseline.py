@@ -8,7 +8,7 @@ import numpy as np
 from kusabi.data.split import Folds, Split
 from kusabi.recipes.adapt import peer_scores
 from kusabi.recipes.environment import environment
-from kusabi.recipes.evaluation_record import Scores, compared, join, task
+from kusabi.recipes.evaluation_record import Scores, compared, group_names, join, task
 from kusabi.recipes.judge import judge
 from kusabi.recipes.question import Question, pose
 from kusabi.recipes.watch import Watch, silent, stage
@@ -100,4 +100,5 @@ def frozen_scores(question: Question, spec: AdaptSpec, part: Split, watch: Watch
     answers = judge(question.backbone, question.dataset, part.query, question.prompts, [], watch)
     scores = {"zero_shot": answers.zero_shot} | peer_scores(*arrays, answers.features, len(question.dataset.classes))
     labels = np.array([example.label for example in part.query])
-    return Scores([example.file for example in part.query], labels, scores, answers.seconds)
+    files, groups = [example.file for example in part.query], group_names(question.dataset, part.query)
+    return Scores(files, groups, labels, scores, answers.seconds)

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 
 from kusabi.data.dataset import Dataset
+from kusabi.data.folds import group_of
 from kusabi.data.prompts import class_prompts
 from kusabi.data.split import Folds, few_shot_split
 from kusabi.errors import BackboneError, KusabiError, SpecError, listed
 from kusabi.evaluation.candidates import Candidate, choose
+from kusabi.evaluation.clusters import Groups, numbered
 from kusabi.evaluation.stored import COMPARISON, read_comparison
 from kusabi.recipes.beside import refuse_beside
 from kusabi.recipes.candidate import candidate, failed
@@ -107,7 +109,12 @@ def compare_candidates(
             "kind": "comparison",
             "task": task(dataset, split, prompts, spec, len(query)),
             "asked": asked.to_json(),
-            **conclusions(measured, len(dataset.classes), "adapted" if asked.adapter else "linear_probe"),
+            **conclusions(
+                measured,
+                len(dataset.classes),
+                "adapted" if asked.adapter else "linear_probe",
+                numbered([group_of(one) for one in query]),
+            ),
             "pictures": [{"file": one.file, "label": one.label} for one in query],
             "environment": surroundings,
             "command": command,
@@ -117,13 +124,16 @@ def compare_candidates(
     return found
 
 
-def conclusions(rows: Sequence[Mapping[str, Any]], classes: int, way: str) -> dict[str, Any]:
+def conclusions(
+    rows: Sequence[Mapping[str, Any]], classes: int, way: str, groups: Groups | None = None
+) -> dict[str, Any]:
     """Rows with their names, which way of answering they are ``judged_by``, and the ``recommendation``.
 
     Args:
         rows: Of all candidates; at least one was measured.
         classes: Number of classes.
         way: ``adapted``, or ``linear_probe`` where no adapter was trained.
+        groups: Of the query pictures (``clusters.py``); each is one by itself when absent.
     """
     names = _names(rows)
     candidates = [
@@ -140,7 +150,7 @@ def conclusions(rows: Sequence[Mapping[str, Any]], classes: int, way: str) -> di
     return {
         "judged_by": way,
         "candidates": [{"name": name, **row} for name, row in zip(names, rows, strict=True)],
-        "recommendation": choose(candidates),
+        "recommendation": choose(candidates, groups),
     }
 
 

@@ -23,19 +23,21 @@ from kusabi.adapters.checkpoint import Adapter, rounded
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.backbones.digest import module_digest
 from kusabi.data.dataset import Dataset
+from kusabi.data.folds import group_of
 from kusabi.data.judged_half import with_test_split
 from kusabi.data.split import Split, few_shot_split
 from kusabi.errors import DataError
+from kusabi.evaluation.clusters import numbered, share_interval
 from kusabi.evaluation.comparison import compare
-from kusabi.evaluation.intervals import wilson
-from kusabi.evaluation.learning_curve import Measured, learning_curve
+from kusabi.evaluation.learning_curve import learning_curve
+from kusabi.evaluation.measured import Measured
 from kusabi.evaluation.stored import CURVE, read_curve
 from kusabi.recipes.adapt import peer_scores
 from kusabi.recipes.auto_placement import settled
 from kusabi.recipes.beside import refuse_beside
 from kusabi.recipes.curve_folder import CurveAsked, check_curve, read_answers, write_answers
 from kusabi.recipes.environment import environment
-from kusabi.recipes.evaluation_record import grouped
+from kusabi.recipes.evaluation_record import grouped, judging
 from kusabi.recipes.fit_support import card
 from kusabi.recipes.judge import classifier
 from kusabi.recipes.question import Question, given_now, pose_on, read_pictures, setting_of, use_device
@@ -232,6 +234,8 @@ def _record(
 ) -> dict[str, Any]:  # fmt: skip
     dataset, truth = question.dataset, shared.truth
     zero_shot = _zero_shot(question, shared) == truth
+    judges = judging(question.split)
+    groups = numbered([group_of(example) for example in judges])
     labels = [float(line["labels"]) for line in lines[:: asked.draws]]
     right = {
         method: np.array([line["answers"][method] for line in lines]).reshape(-1, asked.draws, len(truth)) == truth
@@ -239,7 +243,9 @@ def _record(
     }
     curves = {
         method: learning_curve(
-            Measured(right[method], truth, dataset.classes, asked.shots, labels), more=asked.more, worth=asked.worth
+            Measured(right[method], truth, dataset.classes, asked.shots, labels, groups),
+            more=asked.more,
+            worth=asked.worth,
         )
         for method in METHODS
     }
@@ -250,17 +256,20 @@ def _record(
         "task": {
             "name": dataset.name, "classes": list(dataset.classes), "seed": spec.seed,
             "support_pictures": len(shared.files), "query_pictures": len(truth), "data_digest": dataset.digest,
-            **grouped(question.split), "notes": [*dataset.notes, *question.split.notes],
+            **grouped(judges), "notes": [*dataset.notes, *question.split.notes],
         },
         "asked": asked.to_json(),
         "labels": labels,
         "zero_shot": {
-            "accuracy": float(zero_shot.mean()), "interval": list(wilson(int(zero_shot.sum()), len(truth))),
+            "accuracy": float(zero_shot.mean()), "interval": share_interval(int(zero_shot.sum()), zero_shot, groups),
         },
         "methods": curves,
         "against": [
             {"shots": shots}
-            | {way: compare(right["adapted"][step], against[way][step]) for way in ("zero_shot", *METHODS[:-1])}
+            | {
+                way: compare(right["adapted"][step], against[way][step], groups=groups)
+                for way in ("zero_shot", *METHODS[:-1])
+            }
             for step, shots in enumerate(asked.shots)
         ],
         "adapter": {"kind": spec.adapter.kind, "entries": lines[-1]["entries"]},

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kusabi.adapters.checkpoint import CARD, WEIGHTS
-from kusabi.data.dataset import Dataset
+from kusabi.data.dataset import Dataset, Example
 from kusabi.data.folds import group_of
 from kusabi.data.split import Folds, Split
+from kusabi.evaluation.clusters import numbered
 from kusabi.evaluation.comparison import compare
 from kusabi.evaluation.evaluate import evaluate
 from kusabi.evaluation.flips import flips
@@ -28,9 +30,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Scores:
-    """Probabilities ``(n, C)`` of every way of answering, with files and labels; seconds per picture."""
+    """Probabilities ``(n, C)`` of every way of answering, with files, ``group_names`` and labels; seconds a picture."""
 
     files: list[str]
+    groups: list[str]
     labels: NDArray[np.int64]
     scores: dict[str, NDArray[np.float64]]
     seconds: tuple[float, float | None]
@@ -40,6 +43,7 @@ def join(parts: Sequence[Scores]) -> Scores:
     """The folds of a cross-validation laid end to end."""
     return Scores(
         [file for part in parts for file in part.files],
+        [group for part in parts for group in part.groups],
         np.concatenate([part.labels for part in parts]),
         {way: np.concatenate([part.scores[way] for part in parts]) for way in parts[0].scores},
         parts[0].seconds,
@@ -48,29 +52,51 @@ def join(parts: Sequence[Scores]) -> Scores:
 
 def compared(scores: Scores, classes: Sequence[str], ways: Sequence[str] = WAYS) -> dict[str, Any]:
     """Every way of answering by itself, and, where there is an adapter, against zero-shot and the peers."""
+    groups = numbered(scores.groups)
     answers = {way: scores.scores[way].argmax(axis=1) for way in ways}
     right = {way: answers[way] == scores.labels for way in ways}
-    found: dict[str, Any] = {way: evaluate(scores.scores[way], scores.labels, classes) for way in ways}
+    found: dict[str, Any] = {way: evaluate(scores.scores[way], scores.labels, classes, groups) for way in ways}
     peers = [peer for peer in PEERS if peer in ways]
     if "adapted" in ways:
-        found["difference"] = compare(right["adapted"], right["zero_shot"])
-        found["against_peers"] = {peer: compare(right["adapted"], right[peer]) for peer in peers}
+        found["difference"] = compare(right["adapted"], right["zero_shot"], groups=groups)
+        found["against_peers"] = {peer: compare(right["adapted"], right[peer], groups=groups) for peer in peers}
         found["flips"] = flips(answers["zero_shot"], answers["adapted"], scores.labels, scores.files, classes)
     if peers:
         found["best_peer"] = max(peers, key=lambda peer: found[peer]["accuracy"])
     found["pictures"] = [
-        {"file": file, "label": int(scores.labels[i])} | {way: int(answers[way][i]) for way in ways}
-        for i, file in enumerate(scores.files)
+        {"file": file, "label": int(scores.labels[i])}
+        | ({} if group == file else {"group": group})
+        | {way: int(answers[way][i]) for way in ways}
+        for i, (file, group) in enumerate(zip(scores.files, scores.groups, strict=True))
     ]
     return found
 
 
-def grouped(split: Split | Folds) -> dict[str, int]:
-    """``query_groups``, where groups were given: in how many the judging pictures come, each without one by itself."""
-    judging = split.support if isinstance(split, Folds) else split.query
-    if all(example.group is None for example in judging):
+def judging(split: Split | Folds) -> Sequence[Example]:
+    """The pictures that judge, in the order in which they are answered where nothing is cross-validated."""
+    return split.support if isinstance(split, Folds) else split.query
+
+
+def grouped(examples: Sequence[Example]) -> dict[str, Any]:
+    """``query_groups``, where groups were given: in how many the judging pictures come, each without one by itself.
+
+    ``intervals_by`` says that intervals know of them; in files of older versions they do not.
+    """
+    if all(example.group is None for example in examples):
         return {}
-    return {"query_groups": len({group_of(example) for example in judging})}
+    return {"query_groups": len({group_of(example) for example in examples}), "intervals_by": "groups"}
+
+
+def group_names(dataset: Dataset, examples: Sequence[Example]) -> list[str]:
+    """The group of every picture under another name, for those who read files and pages: a patient's may be secret.
+
+    The same name in every run on the same pictures. A picture without a group has its own file's.
+    """
+    secret = dataset.digest if any(example.group is not None for example in examples) else ""
+    return [
+        example.file if example.group is None else sha256(f"{secret} {example.group}".encode()).hexdigest()[:16]
+        for example in examples
+    ]
 
 
 def task(dataset: Dataset, split: Split | Folds, prompts: Prompts, spec: AdaptSpec, judged: int) -> dict[str, Any]:
@@ -85,7 +111,7 @@ def task(dataset: Dataset, split: Split | Folds, prompts: Prompts, spec: AdaptSp
         "held_out": split.held_out,
         "support_pictures": len(split.support),
         "query_pictures": judged,
-        **grouped(split),
+        **grouped(judging(split)),
         "notes": [*dataset.notes, *split.notes],
         "data_digest": dataset.digest,
     }

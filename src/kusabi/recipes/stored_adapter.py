@@ -24,7 +24,7 @@ from kusabi.data.picture import open_picture
 from kusabi.data.source import read_dataset
 from kusabi.errors import DataError
 from kusabi.evaluation.stored import SPEC
-from kusabi.recipes.evaluation_record import Scores, compared
+from kusabi.recipes.evaluation_record import Scores, compared, group_names, grouped
 from kusabi.recipes.judge import classifier, judge
 from kusabi.recipes.new_classes import Prompts, joined, new_prompts, text_logits, weakened
 from kusabi.recipes.question import use_device
@@ -82,9 +82,11 @@ def open_adapter(
 
 def evaluate_stored(
     run: Path, source: str, *, backbone: str | None = None, device: str = "cpu", threads: int | None = None,
-    label_column: str = "label", skip_unreadable: bool = False, watch: Watch = silent,
+    label_column: str = "label", group_column: str | None = None, skip_unreadable: bool = False, watch: Watch = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Zero-shot and adapted on every labelled picture of a folder, or on its test split where it has one.
+
+    With ``group_column`` (lot, patient, camera) intervals count groups.
 
     Raises:
         DataError: If the folder's classes are not the adapter's.
@@ -92,7 +94,7 @@ def evaluate_stored(
     use_device(device, threads)
     stored = open_adapter(run, backbone=backbone, device=device)
     dataset = read_dataset(
-        source, label_column=label_column, skip_unreadable=skip_unreadable, least_classes=1,
+        source, label_column=label_column, group_column=group_column, skip_unreadable=skip_unreadable, least_classes=1,
         progress=stage(watch, "pictures read"),
     )  # fmt: skip
     card = stored.adapter.card
@@ -102,13 +104,14 @@ def evaluate_stored(
     answers = judge(stored.backbone, dataset, query, card["prompts"], [stored.adapter], watch)
     scores = Scores(
         [example.file for example in query],
+        group_names(dataset, query),
         np.array([card["classes"].index(dataset.classes[example.label]) for example in query]),
         {"zero_shot": answers.zero_shot, "adapted": answers.adapted[0]},
         answers.seconds,
     )
     return {
-        "task": {"name": dataset.name, "classes": card["classes"], "notes": notes,
-                 "data_digest": dataset.digest, "learned_from": card["data"]},
+        "task": {"name": dataset.name, "classes": card["classes"], "notes": notes, "query_pictures": len(query),
+                 **grouped(query), "data_digest": dataset.digest, "learned_from": card["data"]},
         **compared(scores, card["classes"], ("zero_shot", "adapted")),
         "backbone": stored.backbone.card(),
     }  # fmt: skip
