@@ -18,3 +18,11 @@ def test_the_longest_stages_come_first_and_an_adapter_judged_once_more_has_none(
     tables.results({**EVALUATION, "cost": {"stages": spent}}, None)
     said = "4.0 s: training 3.0 s, start-up 1.0 s; at most 900 MB of memory\n"
     assert capsys.readouterr().out == plain + said
+
+
+def test_groups_that_intervals_count_are_noted_where_pictures_share_some(capsys):
+    for groups, said in ((6, "intervals count 6 groups"), (24, None)):
+        task = {"notes": [], "query_groups": groups, "query_pictures": 24, "intervals_by": "groups"}
+        tables.results({**EVALUATION, "task": task}, None)
+        out = capsys.readouterr().out
+        assert (said in out) if said else ("groups" not in out)

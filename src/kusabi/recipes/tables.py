@@ -31,8 +31,7 @@ def results(evaluation: Mapping[str, Any], out: str | None) -> None:
             f"{word} the best peer ({NAMES[peer]}): {100 * against['value']:+.1f} points "
             f"({100 * low:+.1f} to {100 * high:+.1f})"
         )
-    for note in evaluation["task"].get("notes", []):
-        console.print(f"note: {note}")
+    _notes(evaluation["task"], console)
     if stages := evaluation.get("cost", {}).get("stages"):  # an adapter judged once more has no cost
         whole, peak = sum(one["seconds"] for one in stages), max(one["peak_memory_bytes"] for one in stages)
         long = sorted((one for one in stages if one["seconds"] >= WORTH * whole), key=lambda one: -one["seconds"])
@@ -51,8 +50,14 @@ def baseline(found: Mapping[str, Any]) -> None:
     console.print(_accuracies(found))
     advice = found["recommendation"]
     console.print(f"recommendation: {advice['action']}: {advice['reason']}")
-    for note in found["task"]["notes"]:
+    _notes(found["task"], console)
+
+
+def _notes(task: Mapping[str, Any], console: Console) -> None:
+    for note in task.get("notes", []):
         console.print(f"note: {note}")
+    if "intervals_by" in task and task["query_groups"] < task["query_pictures"]:
+        console.print(f"note: intervals count {task['query_groups']} groups, not the pictures in them")
 
 
 def comparison(found: Mapping[str, Any], answers: Sequence[str], out: Any) -> None:
