@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kusabi.training.anchors import anchors, means_share, text_pictures
+from kusabi.training.anchors import anchors, means_share, most_of_pictures, text_pictures
 from kusabi.training.head import SCALE_PRIOR, STRENGTH_PRIOR, fit_head, logistic_fit, refit_like
 
 
@@ -80,7 +80,19 @@ def test_the_plain_probe_counts_as_little_as_the_pictures_where_one_a_class_is_a
     assert np.allclose(head.weights, (1 - told) * anchored + told * probe)
     again = refit_like(head, rows, labels, centres)
     assert np.array_equal(again.weights, head.weights) and again.probe_share == told
-    assert fit_head(*clusters(4)).probe_share == 0.5
+    assert fit_head(*clusters(4)[:3], np.roll(centres, 1, axis=0)).probe_share == 0.5
+
+
+def test_few_pictures_choose_no_more_than_their_number_beside_what_a_telling_text_counts_as():
+    rows, labels, pictures, centres = clusters(3)
+    most = most_of_pictures(rows, labels, pictures, centres)
+    assert most == 3 / text_pictures(rows, labels, pictures, centres) ** 4 < 0.2
+    head = fit_head(rows, labels, pictures, centres)
+    assert head.share <= most and head.probe_share == most
+    fixed = fit_head(rows, labels, pictures, centres, share=1.0)
+    assert (fixed.share, fixed.probe_share) == (1.0, most)
+    wrong = np.roll(centres, 1, axis=0)
+    assert most_of_pictures(rows, labels, pictures, wrong) == 1 and fit_head(rows, labels, pictures, wrong).share > most
 
 
 def test_a_text_that_explains_everything_counts_as_one_picture_more_than_there_are():

@@ -2,9 +2,9 @@
 
 Each is chosen by cross-validation on the support set alone: the share of the support means in the anchor, how sharp the
 anchor is, and how dear it is to leave it; the plain probe has a strength of its own. Few labels cannot tell which of
-the two is better, and their mean is the safer answer. With one picture a class nothing can be held out: how well the
-text alone tells these pictures apart, which it has never seen, says how far to trust it, in the anchor and beside the
-plain probe (``benchmarks/telling_names.py``).
+the two is better, and their mean is the safer answer. How well the text alone tells these pictures apart, which it has
+never seen, says how far to trust it, in the anchor and beside the plain probe: it bounds what few pictures choose, and
+decides where every class has one and nothing can be held out (``benchmarks/telling_names.py``).
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from kusabi.training.anchors import SHARES, Rows, anchor_choice, anchors, log_loss, means_share
+from kusabi.training.anchors import SHARES, Rows, anchor_choice, anchors, log_loss, means_share, most_of_pictures
 
 Fit = TypeVar("Fit")
 
@@ -60,8 +60,10 @@ def fit_head(
         share, probe_share = told if share is None else share, told
         scale, strength, probe_strength = SCALE_PRIOR, STRENGTH_PRIOR, STRENGTH_PRIOR
     else:
-        probe_share = 0.5
-        share, scale = anchor_choice(features, labels, text, fold, SHARES if share is None else (share,))
+        most = most_of_pictures(features, labels, pictures, text)
+        probe_share = min(0.5, most)
+        shares = tuple(dict.fromkeys(min(each, most) for each in SHARES)) if share is None else (share,)
+        share, scale = anchor_choice(features, labels, text, fold, shares)
         parts = [_Part.of(features, fold != number) for number in range(fold.max() + 1)]
         strength, probe_strength = _both(
             lambda scale: _strength_choice(features, labels, text, parts, share, scale), scale
