@@ -6,7 +6,7 @@ from PIL import Image
 
 from benchmarks import telling_names
 from benchmarks.tasks import Task
-from benchmarks.telling_names import PAPERS, SEEDS, SHOTS, TASKS, WAYS, table, tasks_of
+from benchmarks.telling_names import PAPERS, SEEDS, TASKS, WAYS, table, tasks_of
 
 
 def drawn(ink, paper):
@@ -29,13 +29,13 @@ def test_the_table_has_a_row_for_every_task_and_a_mean():
     ways = ("zero_shot", "linear_probe", *WAYS)
     lines: list[dict[str, Any]] = [
         {"task": task, "shots": shots, "seed": seed, "accuracy": dict.fromkeys(ways, 0.5 + seed / 4)}
-        for shots in SHOTS
+        for shots in SEEDS
         for task in tasks_of(shots)
-        for seed in SEEDS
+        for seed in (0, 1)
     ]
     for line in lines:
         if line["shots"] == 1:
             del line["shots"]  # as the first ones were written
     rows = table(lines).split("\n")
-    assert len(rows) == 2 + sum(len(tasks_of(shots)) + 1 for shots in SHOTS)
+    assert len(rows) == 2 + sum(len(tasks_of(shots)) + 1 for shots in SEEDS)
     assert rows[-1] == "| 4 | mean | " + " | ".join(6 * ["62.5"]) + " |"
