@@ -101,6 +101,12 @@ def test_a_text_that_explains_everything_counts_as_one_picture_more_than_there_a
     assert text_pictures(rows, labels, labels, 1e3 * rows) == pytest.approx(4)
 
 
+def test_of_a_single_class_a_text_tells_nothing():
+    rows, labels, pictures, centres = clusters(3, classes=1)
+    assert text_pictures(rows, labels, pictures, centres) == 1 == most_of_pictures(rows, labels, pictures, centres)
+    assert np.isfinite(fit_head(rows, labels, pictures, centres).weights).all()
+
+
 def test_a_fixed_share_is_taken():
     rows, labels, pictures, centres = clusters(4)
     assert fit_head(rows, labels, pictures, centres, share=0.25).share == 0.25

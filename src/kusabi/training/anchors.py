@@ -34,8 +34,11 @@ def text_pictures(features: Rows, labels: NDArray[np.int64], pictures: NDArray[n
 
     Information is the share of the labels' entropy that the text explains on the pictures themselves, at its best
     sharpness; one picture more is counted as told by chance, since of two pictures both are soon right. A mean of one
-    picture misses the class by its spread within; the text misses it by what it does not explain.
+    picture misses the class by its spread within; the text misses it by what it does not explain. Of a single class
+    there is nothing to tell.
     """
+    if len(text) < 2:
+        return 1.0
     first = np.unique(pictures, return_index=True)[1]
     logits, truth = features[first] @ text.T, labels[first]
     chance = float(np.log(len(text)))
