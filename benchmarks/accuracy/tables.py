@@ -96,8 +96,8 @@ def page(
             "## Mean per shots",
             f"Headline tasks: {', '.join(judged)}. Defaults, ours and theirs, were chosen on "
             f"{', '.join(task for task in tasks if task in DEVELOPMENT)}: apart. Before these were settled on, digits "
-            "(`depth.md`), textile (`kinds.md`, `fabrics_depth.md`) and easy_vqa_shape (`telling_names.md`) had been "
-            "looked at: they are judges, but no untouched ones.",
+            "(`depth.md`), textile (`kinds.md`, `fabrics_depth.md`), easy_vqa_shape and easy_vqa_colour "
+            "(`telling_names.md`) had been looked at: they are judges, but no untouched ones.",
             _means(lines, tasks, shots, seeds),
             "## Are the probabilities worth anything",
             "Log-loss in nats, the mean over query pictures of minus the logarithm of what the right class was given: "
