@@ -55,12 +55,11 @@ def run_ours(cell: Cell, spec: AdaptSpec, new_prompts: Sequence[Sequence[str]] =
     scales = choose_scales(setting, cell.views)
     rescale(setting, cell.views, learned, scales.alpha, scales.head_alpha)
     seconds = now() - began
-    head = dict(learned.prototypes.named_parameters()) if learned.head is not None else {}
     about = card(
         question.backbone, question.dataset, question.split.support, question.prompts, setting.plan, spec, learned,
         scales,
     )  # fmt: skip
-    whole = Adapter(learned.parts, head, about)
+    whole = Adapter(learned.parts, learned.classifier, about)
     stored, adapter = len(pack(whole)[0]), rounded(whole)
     chances = probabilities(cell, adapter, new_prompts)
     trained = sum(map(len, adapter.parts)) + sum(tensor.numel() for tensor in adapter.head.values())

@@ -196,10 +196,9 @@ def _line(
     learned = learn(setting, views)
     scales = choose_scales(setting, views)
     rescale(setting, views, learned, scales.alpha, scales.head_alpha)
-    head = dict(learned.prototypes.named_parameters()) if learned.head is not None else {}
     pictures = [example for example in question.dataset.train if example.file in learned_from]
     about = card(backbone, question.dataset, pictures, question.prompts, question.plan, spec, learned, scales)
-    adapter = rounded(Adapter(learned.parts, head, about))
+    adapter = rounded(Adapter(learned.parts, learned.classifier, about))
     query = shared.query.features.double().cpu().numpy()
     scores = peer_scores(*arrays_of(views), query, len(question.dataset.classes))
     scores["adapted"] = _adapted(question, adapter, shared.query)

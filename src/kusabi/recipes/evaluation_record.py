@@ -22,7 +22,8 @@ from kusabi.evaluation.pool import PEERS, WAYS
 from kusabi.recipes.environment import environment, peak_memory
 from kusabi.recipes.fit_support import Fitted, Prompts
 from kusabi.recipes.question import Question
-from kusabi.recipes.run_folder import ADAPTER, read_records, settings
+from kusabi.recipes.run_folder import ADAPTER, settings
+from kusabi.recipes.training_log import read_records
 from kusabi.spec import AdaptSpec
 
 SCHEMA = 1

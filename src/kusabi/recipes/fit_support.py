@@ -19,7 +19,8 @@ from kusabi.data.dataset import Dataset, Example
 from kusabi.files import write_bytes
 from kusabi.recipes.auto_placement import settled
 from kusabi.recipes.beside import ALONE, Beside
-from kusabi.recipes.run_folder import ADAPTER, append_record, load_checkpoint, save_checkpoint, trim_metrics
+from kusabi.recipes.run_folder import ADAPTER
+from kusabi.recipes.training_log import append_record, load_checkpoint, save_checkpoint, trim_metrics
 from kusabi.recipes.watch import Watch, once, stage
 from kusabi.spec import AdaptSpec
 from kusabi.training.fit import FitState, Record
@@ -65,11 +66,10 @@ def fit_support(
     scales = choose_scales(setting, views, stage(watch, "scales"))
     rescale(setting, views, learned, scales.alpha, scales.head_alpha)
     watch("final classifier", 1, 1)
-    stored = dict(learned.prototypes.named_parameters()) if learned.head is not None else {}
     about = card(backbone, dataset, support, prompts, setting.plan, spec, learned, scales, beside)
     if (placement := setting.spec.adapter.placement) is not None:
         about["placement"] = placement  # where ``auto`` came to sit, too
-    adapter = Adapter(learned.parts, stored, about)
+    adapter = Adapter(learned.parts, learned.classifier, about)
     if run:
         save_adapter(run / ADAPTER, adapter)
         write_bytes(run / ADAPTER / "README.md", _readme(adapter).encode())

@@ -4,10 +4,10 @@ from typing import Any
 
 from kusabi.adapters.outline import outline
 from kusabi.adapters.targets import plan
-from kusabi.data.source import read_dataset
 from kusabi.errors import SpecError
 from kusabi.recipes.beside import adapters_beside
-from kusabi.recipes.question import open_backbone, use_device
+from kusabi.recipes.question import open_backbone, read_pictures, use_device
+from kusabi.recipes.watch import silent
 from kusabi.spec import AUTO, AdaptSpec
 from kusabi.training.birth import Birth, fresh_parts
 from kusabi.training.depth_choice import open_depth
@@ -24,10 +24,7 @@ def planned(source: str, spec: AdaptSpec, *, device: str = "cpu") -> dict[str, A
     if spec.adapter.placement == AUTO:
         raise SpecError("--placement auto: where it leads is known after a look at the pictures; adapt tells")
     use_device(device, None)
-    dataset = read_dataset(
-        source, label_column=spec.data.label_column, group_column=spec.data.group_column,
-        skip_unreadable=spec.data.skip_unreadable,
-    )  # fmt: skip
+    dataset = read_pictures(source, spec, silent)
     backbone = open_backbone(spec, device)
     weights = plan(backbone.module, backbone.blocks, spec.adapter)
     beside = adapters_beside(spec.adapter.beside, backbone)

@@ -1,32 +1,28 @@
-"""A run on disk: what was asked, where it stands, what came out. Killed at any moment, it can be gone on with.
+"""A run on disk: what was asked, and what came out. Killed at any moment, it can be gone on with.
 
-``spec.toml`` and ``environment.json`` say what runs, ``metrics.jsonl`` grows by a line a step, and
-``checkpoint.safetensors`` holds the last saved state; ``adapter/`` and, last, ``evaluation.json`` finish the run.
+``spec.toml`` and ``environment.json`` say what runs, ``training_log.py`` where it stands; ``adapter/`` and, last,
+``evaluation.json`` finish the run.
 """
 
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as dump_tensors
-from torch import Tensor
 
-from kusabi.errors import CheckpointError, RunError
+from kusabi.errors import RunError
 from kusabi.evaluation.stored import EVALUATION, SPEC
-from kusabi.files import check_place, make_folder, write_bytes, writing
+from kusabi.files import check_place, make_folder, write_bytes
+from kusabi.recipes.training_log import CHECKPOINT
 from kusabi.spec import AdaptSpec
 from kusabi.spec_file import read_spec, write_toml
-from kusabi.training.fit import Record, peak_rate
+from kusabi.training.fit import peak_rate
 
-ENVIRONMENT, METRICS, CHECKPOINT, ADAPTER = "environment.json", "metrics.jsonl", "checkpoint.safetensors", "adapter"
+ENVIRONMENT, ADAPTER = "environment.json", "adapter"
 LOCK = ".lock"  # held while a process works there; one that is killed holds it no more
 _ASIDE = re.compile(r"\..+\.\d+")  # as kusabi.files names them
 
@@ -214,47 +210,6 @@ def write_json(path: Path, content: Any) -> None:
 def json_lines(text: str) -> list[dict[str, Any]]:
     """A value a line. Only a line feed ends one: names may hold what Unicode takes for the end of a line."""
     return [json.loads(line) for line in text.split("\n") if line]
-
-
-def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Keep the state of a fit."""
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(folder / CHECKPOINT, dump_tensors(stored))
-
-
-def load_checkpoint(folder: Path) -> dict[str, Tensor] | None:
-    """The last saved state; None when there is none.
-
-    Raises:
-        CheckpointError: If it is damaged.
-    """
-    path = folder / CHECKPOINT
-    try:
-        return load_tensors(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: damaged ({error}); delete it to start the training again") from None
-
-
-def trim_metrics(folder: Path, step: int) -> None:
-    """Drop records after a step, and a line that was torn by a kill: those steps will be taken again."""
-    path = folder / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    write_bytes(path, "".join(f"{line}\n" for line in lines[:step]).encode())
-
-
-def append_record(folder: Path, record: Record) -> None:
-    """Add one line to the metrics."""
-    path = folder / METRICS
-    with writing(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(record)) + "\n")
-
-
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """All records of a run, as plain data."""
-    text = (folder / METRICS).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def settings(spec: AdaptSpec, device: str, precision: str, pictures: int) -> dict[str, Any]:

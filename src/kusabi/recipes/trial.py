@@ -112,8 +112,7 @@ def _trained(setting: Setting, views: Views) -> Learned:
     learned = learn(setting, views)
     scales = choose_scales(setting, views)
     rescale(setting, views, learned, scales.alpha, scales.head_alpha)
-    head = dict(learned.prototypes.named_parameters()) if learned.head is not None else {}
-    stored = rounded(Adapter(learned.parts, head, {}))
+    stored = rounded(Adapter(learned.parts, learned.classifier, {}))
     prototypes = copy.deepcopy(learned.prototypes)
     for name, parameter in prototypes.named_parameters() if stored.head else ():
         parameter.data.copy_(stored.head[name])

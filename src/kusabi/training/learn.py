@@ -75,6 +75,11 @@ class Learned:
     steps: int
     refitted: bool
 
+    @property
+    def classifier(self) -> dict[str, Tensor]:
+        """What is stored of it: nothing of the pure text one."""
+        return dict(self.prototypes.named_parameters()) if self.head is not None else {}
+
 
 def learn(
     setting: Setting, views: Views, *, start: Start | None = None, saved: Mapping[str, Tensor] | None = None,
