@@ -18,6 +18,11 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 Folder = Annotated[str, typer.Argument(help="Pictures in class folders, a saved dataset, or a Hub id.")]
 RunPath = Annotated[Path, typer.Argument(help="A run folder, or an adapter folder.")]
 OtherBackbone = Annotated[str | None, typer.Option(help="Model folder or Hub id, where it moved since the training.")]
+LabelColumn = Annotated[str, typer.Option(help="Column of the metadata file that holds the class.")]
+GroupsJudging = Annotated[
+    str | None, typer.Option("--group-column", help="Column (lot, patient, camera) whose groups intervals count.")
+]
+SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable pictures out.")]
 Preset = Annotated[str | None, typer.Option(help="Published method to set support and moves by; flags win.")]
 SpecFile = Annotated[Path | None, typer.Option(help="TOML file with the same fields; flags win.")]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -101,6 +102,26 @@ def test_composed_adapters_of_two_tasks_know_all_classes_and_are_an_ordinary_ada
     assert set(answer["scores"]) == {*made.card["classes"], "bolt"}
     exported = export(out, tmp_path / "merged", "merged", backbone=model)
     assert json.loads((exported / "kusabi.json").read_text())["classes"] == made.card["classes"]
+
+
+def test_pictures_of_one_lot_are_one_witness_to_what_composing_costs(shop, tmp_path):
+    for label in ("metal", "dent", "red"):
+        for i in range(4):
+            (folder := tmp_path / "lots" / label).mkdir(parents=True, exist_ok=True)
+            shutil.copy(shop / "tiles" / "test" / label / f"test-{i:02}.png", folder)
+    lines = [f"{label}/test-{i:02}.png,{label},lot {i}" for label in ("metal", "dent", "red") for i in range(4)]
+    (tmp_path / "lots" / "metadata.csv").write_text("file_name,label,lot\n" + "\n".join(lines))
+    (grouped,), (plain,) = (
+        compose([shop / "b"], None, weights=[5], dry_run=True, measure=[str(tmp_path / "lots")], group_column=column)[
+            "measured"
+        ]
+        for column in ("lot", None)
+    )
+    assert (grouped["query_groups"], grouped["intervals_by"]) == (4, "groups") and "query_groups" not in plain
+    for side in ("zero_shot", "alone", "composed"):
+        assert grouped[side]["accuracy"] == plain[side]["accuracy"]
+        assert grouped[side]["interval"] != plain[side]["interval"]
+    assert grouped["difference"]["mcnemar_basis"] == "groups, one run"
 
 
 def test_new_classes_of_adapters_with_other_templates_are_refused(shop):

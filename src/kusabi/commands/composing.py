@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kusabi.commands.shown import print_json, progress, tables
-from kusabi.options import Device, Json, OtherBackbone, Quiet, Threads
+from kusabi.options import Device, GroupsJudging, Json, LabelColumn, OtherBackbone, Quiet, SkipUnreadable, Threads
 
 
 def compose(
@@ -21,8 +21,9 @@ def compose(
         typer.Option(help="Labelled pictures of each adapter's task, in order: repeat it. What composing costs there."),
     ] = None,
     backbone: OtherBackbone = None,
-    label_column: Annotated[str, typer.Option(help="Column of the metadata file that holds the class.")] = "label",
-    skip_unreadable: Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable pictures out.")] = False,
+    label_column: LabelColumn = "label",
+    group_column: GroupsJudging = None,
+    skip_unreadable: SkipUnreadable = False,
     device: Device = "cpu",
     threads: Threads = None,
     quiet: Quiet = False,
@@ -35,7 +36,8 @@ def compose(
         found = run(
             runs, out, weights=_numbers(weights), how=how, density=density, dry_run=dry_run, measure=measure or (),
             backbone=backbone, device=device, threads=threads, label_column=label_column,
-            skip_unreadable=skip_unreadable, show=None if as_json else tables().interference, watch=watch,
+            group_column=group_column, skip_unreadable=skip_unreadable,
+            show=None if as_json else tables().interference, watch=watch,
         )  # fmt: skip
     if as_json:
         print_json(found)

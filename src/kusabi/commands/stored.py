@@ -6,19 +6,27 @@ from typing import Annotated
 import typer
 
 from kusabi.commands.shown import print_json, progress, tables
-from kusabi.options import Device, Folder, Json, OtherBackbone, Quiet, RunPath, Threads
+from kusabi.options import (
+    Device,
+    Folder,
+    GroupsJudging,
+    Json,
+    LabelColumn,
+    OtherBackbone,
+    Quiet,
+    RunPath,
+    SkipUnreadable,
+    Threads,
+)
 
 
 def evaluate(
     run: RunPath,
     folder: Folder,
     backbone: OtherBackbone = None,
-    label_column: Annotated[str, typer.Option(help="Column of the metadata file that holds the class.")] = "label",
-    group_column: Annotated[
-        str | None,
-        typer.Option(help="Column (lot, patient, camera) whose groups intervals count, not pictures."),
-    ] = None,
-    skip_unreadable: Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable pictures out.")] = False,
+    label_column: LabelColumn = "label",
+    group_column: GroupsJudging = None,
+    skip_unreadable: SkipUnreadable = False,
     device: Device = "cpu",
     threads: Threads = None,
     quiet: Quiet = False,

@@ -24,8 +24,8 @@ Show = Callable[[Mapping[str, Any]], None]
 def compose(
     runs: Sequence[Path], out: Path | None, *, weights: Sequence[float] | None = None, how: str = "sum",
     density: float = 1.0, dry_run: bool = False, measure: Sequence[str] = (), backbone: str | None = None,
-    device: str = "cpu", threads: int | None = None, label_column: str = "label", skip_unreadable: bool = False,
-    show: Show | None = None, watch: Watch = silent,
+    device: str = "cpu", threads: int | None = None, label_column: str = "label", group_column: str | None = None,
+    skip_unreadable: bool = False, show: Show | None = None, watch: Watch = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the composition of some adapters as an adapter folder.
 
@@ -42,6 +42,7 @@ def compose(
         device: Where the model runs.
         threads: CPU threads; torch's own choice when absent.
         label_column: Of the labelled folders.
+        group_column: Of them, whose groups intervals count (lot, patient, camera); pictures when absent.
         skip_unreadable: Leave unreadable pictures out.
         show: Told the sources and their interference before anything is composed or written.
         watch: Told about progress.
@@ -77,7 +78,7 @@ def compose(
         stored = open_adapter(runs[0], backbone=backbone, device=device)
         found["measured"] = measured_loss(
             stored.backbone, adapters, labels, composed, measure, label_column=label_column,
-            skip_unreadable=skip_unreadable, watch=watch,
+            group_column=group_column, skip_unreadable=skip_unreadable, watch=watch,
         )  # fmt: skip
     found["composed"] = {
         "how": how,

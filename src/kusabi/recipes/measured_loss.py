@@ -8,9 +8,12 @@ from numpy.typing import NDArray
 
 from kusabi.adapters.checkpoint import Adapter
 from kusabi.backbones.backbone import Backbone
+from kusabi.data.folds import group_of
 from kusabi.data.source import read_dataset
+from kusabi.evaluation.clusters import Groups, numbered
 from kusabi.evaluation.comparison import compare
 from kusabi.evaluation.evaluate import evaluate
+from kusabi.recipes.evaluation_record import grouped
 from kusabi.recipes.judge import judge
 from kusabi.recipes.stored_adapter import check_classes, learned_from
 from kusabi.recipes.watch import Watch, stage
@@ -20,7 +23,7 @@ SHOWN = ("accuracy", "interval", "balanced_accuracy", "nll", "n")
 
 def measured_loss(
     backbone: Backbone, adapters: Sequence[Adapter], labels: Sequence[str], composed: Adapter, folders: Sequence[str],
-    *, label_column: str, skip_unreadable: bool, watch: Watch,
+    *, label_column: str, group_column: str | None, skip_unreadable: bool, watch: Watch,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Accuracy alone and composed on one folder for each adapter, and the paired difference with its interval.
 
@@ -35,6 +38,7 @@ def measured_loss(
         composed: As it would be stored.
         folders: A labelled folder for each adapter; the test split where it has one, else all pictures.
         label_column: Column of the metadata file that holds the class.
+        group_column: Column whose groups intervals count; pictures when absent.
         skip_unreadable: Leave unreadable pictures out.
         watch: Told about progress.
 
@@ -44,8 +48,8 @@ def measured_loss(
     datasets = []
     for adapter, folder in zip(adapters, folders, strict=True):
         dataset = read_dataset(
-            folder, label_column=label_column, skip_unreadable=skip_unreadable, least_classes=1,
-            progress=stage(watch, "pictures read"),
+            folder, label_column=label_column, group_column=group_column, skip_unreadable=skip_unreadable,
+            least_classes=1, progress=stage(watch, "pictures read"),
         )  # fmt: skip
         check_classes(dataset, adapter.card["classes"])
         datasets.append(dataset)
@@ -53,6 +57,7 @@ def measured_loss(
     for adapter, label, dataset in zip(adapters, labels, datasets, strict=True):
         own, union = adapter.card["classes"], composed.card["classes"]
         query = dataset.test or dataset.train
+        groups = numbered([group_of(example) for example in query])
         answers = judge(backbone, dataset, query, adapter.card["prompts"], [adapter, composed], watch)
         names = [dataset.classes[example.label] for example in query]
         truth, truth_in_union = (np.array([row.index(name) for name in names]) for row in (own, union))
@@ -63,10 +68,11 @@ def measured_loss(
             "data": dataset.name,
             "data_digest": dataset.digest,
             "learned_from": learned_from(dataset, adapter),
-            "zero_shot": _numbers(answers.zero_shot, truth, own),
-            "alone": _numbers(alone, truth, own),
-            "composed": _numbers(together, truth_in_union, union),
-            "difference": compare(right, alone.argmax(axis=1) == truth),
+            **grouped(query),
+            "zero_shot": _numbers(answers.zero_shot, truth, own, groups),
+            "alone": _numbers(alone, truth, own, groups),
+            "composed": _numbers(together, truth_in_union, union, groups),
+            "difference": compare(right, alone.argmax(axis=1) == truth, groups=groups),
         }
         if len(union) > len(own):
             among = together[:, [union.index(name) for name in own]]
@@ -76,6 +82,8 @@ def measured_loss(
     return found
 
 
-def _numbers(scores: NDArray[np.float64], labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
-    evaluation = evaluate(scores, labels, classes)
+def _numbers(
+    scores: NDArray[np.float64], labels: NDArray[np.int64], classes: Sequence[str], groups: Groups | None
+) -> dict[str, Any]:
+    evaluation = evaluate(scores, labels, classes, groups)
     return {key: evaluation[key] for key in SHOWN}

@@ -152,10 +152,11 @@ def composed(found: Mapping[str, Any]) -> None:
         low, high = one["difference"]["interval"]
         among = one.get("composed_among_own")
         own = f" ({among['accuracy']:.1%} among its own classes)" if among else ""
+        units = f", in {one['query_groups']} groups" if "query_groups" in one else ""
         console.print(
             f"{one['adapter']} on {one['data']}: alone {one['alone']['accuracy']:.1%}, composed "
             f"{one['composed']['accuracy']:.1%}{own}: {100 * one['difference']['value']:+.1f} points "
-            f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}, n = {one['difference']['n']})"
+            f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}, n = {one['difference']['n']}{units})"
         )
         if one["learned_from"]:
             console.print(f"note: the adapter has learned from pictures of {one['data']}; others would say more")
