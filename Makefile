@@ -12,7 +12,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 	$(PIP) install -e '.[demo,bench,dev]' -c constraints.txt
 	touch $@
 
-demo: .venv/ready ## the main job on real inspection images; writes runs/demo/report.html
+demo: .venv/ready ## the main job on simulated fabric inspection; writes runs/demo/report.html
 	$(BIN)/kusabi demo --out runs/demo
 
 test: .venv/ready ## the default suite, one process per core

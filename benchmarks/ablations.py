@@ -1,4 +1,4 @@
-"""``kusabi ablate`` around the upper half on four tasks: where to sit, and what the cheap predictor knew of it.
+"""``kusabi ablate`` around the upper half, task by task: where to sit, and what the cheap predictor knew of it.
 
 ``python -m benchmarks.ablations`` measures what is missing and writes one ``ablation.json`` a task; ``--table`` draws
 the table from them. Recommendations rest on the losses of labelled pictures that a training held out; query pictures

@@ -3,7 +3,8 @@
 Names may tell everything, and then one picture can only do harm; or nothing, and then it is all there is. A headline
 task of the first kind, easy_vqa_shape, fell below zero-shot. The tasks that tell most by their names were made for
 this of the pictures of the development tasks, clothes and bold letters cut out of coloured paper, and letters among
-clothes, so that no headline task has to say how far is too far. Beside them stand the development and small tasks.
+clothes, so that no headline task has to say how far is too far. Beside them stand the development and small tasks
+or, with several pictures a class, the development tasks and icons whose names tell.
 
 As before: the text counts as the pictures that it is worth, and the plain probe is half of the classifier. Now: as the
 fourth power of them, and the probe has the share of the pictures. The power was chosen among 1, 2, 3, 4, 6, 8 and 12

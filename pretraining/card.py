@@ -145,5 +145,9 @@ def _sets(data: dict) -> str:
     lines = ["### Icon sets by licence\n"]
     for licence, sets in sorted(data.items()):
         lines.append(f"**{licence}** ({sum(s['pictures'] for s in sets):,} pictures):")
-        lines.append(", ".join(f"[{s['name']}]({s['url']}) by {s['author']} ({s['pictures']:,})" for s in sets) + "\n")
+        lines.append(", ".join(f"{_linked(s)} by {s['author']} ({s['pictures']:,})" for s in sets) + "\n")
     return "\n".join(lines) + "\n"
+
+
+def _linked(icon_set: dict) -> str:
+    return f"[{icon_set['name']}]({icon_set['url']})" if icon_set["url"] else icon_set["name"]

@@ -1,7 +1,8 @@
 """Methods that anyone would try instead, re-implemented or from stock libraries, behind one interface.
 
 ``PEERS[name].run(material)`` gives the probabilities of the query pictures and what they cost. Everybody gets the same
-backbone, views, batches and steps, and fixed settings (``settings.py``); nothing is ever chosen on query pictures.
+backbone, views, batches and steps (``lp_plus_plus`` and ``prolip``, full batches: their authors' rounds), and fixed
+settings (``settings.py``); nothing is ever chosen on query pictures.
 """
 
 from collections.abc import Mapping

@@ -23,7 +23,7 @@ GroupsJudging = Annotated[
     str | None, typer.Option("--group-column", help="Column (lot, patient, camera) whose groups intervals count.")
 ]
 SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable pictures out.")]
-Preset = Annotated[str | None, typer.Option(help="Published method to set support and moves by; flags win.")]
+Preset = Annotated[str | None, typer.Option(help="Published method whose choices are taken; flags win.")]
 SpecFile = Annotated[Path | None, typer.Option(help="TOML file with the same fields; flags win.")]
 
 

@@ -90,7 +90,8 @@ class AdapterSpec(_Part):
         default=None,
         min_length=1,
         description="Where the adapter sits, instead of tower, layers and projections: pieces TOWER:LAYERS:PROJECTIONS "
-        "such as vision:6-7:mlp.*, joined by ';'; or auto: the layers with most gradient on the labelled pictures.",
+        "such as vision:6-7:mlp.*, joined by ';'; a folder of ablate; or auto: by gradients, which tower, and whether "
+        "its upper half or all layers.",
     )
     head: Literal["prototypes", "text"] = Field(
         default="prototypes", description="text keeps the pure text classifier."

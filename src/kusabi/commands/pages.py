@@ -26,7 +26,7 @@ def demo(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """The main job on real inspection pictures: three seeds and a page."""
+    """The main job on simulated fabric inspection: three seeds and a page."""
     from kusabi.evaluation.pool import pool
     from kusabi.evaluation.stored import read_evaluation
     from kusabi.recipes.demo import demo as run

@@ -1,4 +1,4 @@
-"""The main job on real inspection pictures: simulated fabric with defects (Megahed et al. 2025), three seeds, one page.
+"""The main job on simulated fabric with defects (Megahed et al. 2025): three seeds, one page.
 
 Pictures to learn from and pictures to be judged on come from different blocks of the package's numbering. Every query
 picture runs through the frozen layers once for all seeds.
