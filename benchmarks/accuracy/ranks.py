@@ -19,7 +19,8 @@ def ranks(lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Seque
     whole = [method for method, of in means.items() if None not in of]
     if not whole or not cells:
         return {}
-    places = np.array([rankdata([-(means[method][at] or 0) for method in whole]) for at in range(len(cells))])
+    # Rounded, since equal counts of right answers may differ in the last bit of their means.
+    places = np.array([rankdata([-round(means[method][at] or 0, 9) for method in whole]) for at in range(len(cells))])
     found = {method: places[:, number].tolist() for number, method in enumerate(whole)}
     return dict(sorted(found.items(), key=lambda item: float(np.mean(item[1]))))
 

@@ -56,6 +56,7 @@ def main(words: Sequence[str] | None = None) -> None:
         write_bytes(out, _harder(lines, stage).encode())
         print(out)
         return
+    lines = _of_cells(lines, stage.tasks, stage.shots, stage.seeds)
     write_bytes(out, page(lines, stage.tasks, stage.shots, stage.seeds, asked.methods).encode())
     draw(lines, TITLES, stage.tasks, stage.shots, stage.seeds, out.with_suffix(".svg"))
     draw_ranks(lines, TITLES, stage.tasks, stage.shots, stage.seeds, out.with_name(f"{out.stem}_ranks.svg"))
@@ -74,17 +75,22 @@ def _harder(lines: Lines, stage: Stage) -> str:
             return page_new(lines, *asked)
 
 
+def _of_cells(lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int]) -> Lines:
+    """Those that are asked for: other stages write into the same files."""
+    keys = set(product(tasks, shots, seeds))
+    return {
+        method: {key: line for key, line in of.items() if key in keys}
+        for method, of in lines.items()
+        if keys & of.keys()
+    }
+
+
 def page(
     lines: Lines, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int], methods: Sequence[str] = METHODS
 ) -> str:
     """The results as Markdown; ``methods`` are those that are to be measured."""
     judged = headline(tasks)
-    keys = set(product(tasks, shots, seeds))  # other stages write into the same files
-    lines = {
-        method: {key: line for key, line in of.items() if key in keys}
-        for method, of in lines.items()
-        if keys & of.keys()
-    }
+    lines = _of_cells(lines, tasks, shots, seeds)
     done = sum(map(len, lines.values()))
     whole = len(methods) * len(tasks) * len(shots) * len(seeds)
     return "\n\n".join(

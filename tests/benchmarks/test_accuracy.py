@@ -172,6 +172,14 @@ def test_places_are_of_headline_cells_and_ties_share_theirs(lines, tmp_path):
     assert not (tmp_path / "none.svg").exists()
 
 
+def test_means_that_differ_by_rounding_alone_share_their_places():
+    def of(accuracies):
+        return {("digits", 4, seed): {"accuracy": one} for seed, one in enumerate(accuracies)}
+
+    lines = {"kusabi": of([0.708, 0.684, 0.654]), "lora": of([0.654, 0.708, 0.684])}
+    assert ranks(lines, ("digits",), (4,), (0, 1, 2)) == {"kusabi": [1.5], "lora": [1.5]}
+
+
 def test_of_several_lines_for_one_cell_the_last_counts(tmp_path):
     for answers in ([1, 0], [1, 1]):
         append(tmp_path, line("kusabi:so-paper", "digits", 4, 0, np.array(answers, bool)))

@@ -70,11 +70,34 @@ def test_the_law_expects_a_gain_and_is_checked_on_hidden_points():
 
 def test_stop_is_said_where_nothing_is_left_and_go_on_where_much_is():
     random = np.random.default_rng(2)
-    assert learning_curve(measured(np.ones((5, 3, 90), dtype=bool)), more=5, worth=0.01)["stop"]["basis"] == "no errors"
     steep = answers(random, 0.9 * np.array(SHOTS) ** -0.35, pictures=2000, draws=10, spread=0.005)
     assert learning_curve(measured(steep), more=5, worth=0.01)["stop"]["verdict"] == "go on"
     flat = answers(random, 0.1 + 0.4 * np.array(SHOTS) ** -1.9, pictures=4000, draws=10, spread=0.001)
     assert learning_curve(measured(flat), more=5, worth=0.03)["stop"]["verdict"] == "stop"
+
+
+@pytest.mark.parametrize(("pictures", "verdict"), [(2, "open"), (90, "open"), (900, "stop")])
+def test_where_all_is_right_labelling_stops_once_so_many_were_judged_that_little_can_be_wrong(pictures, verdict):
+    stop = learning_curve(measured(np.ones((5, 3, pictures), dtype=bool), 2), more=5, worth=0.01)["stop"]
+    assert (stop["verdict"], stop["basis"], stop["gain"]) == (verdict, "all right", 0)
+    assert (stop["interval"][1] < 0.01) == (verdict == "stop")
+
+
+def test_an_interval_of_few_pictures_covers_a_share_that_is_nearly_one():
+    hits, random = 0, np.random.default_rng(7)
+    for _ in range(60):
+        right = np.repeat(random.random(10) < 0.967, 5).reshape(10, 5).T[None].repeat(2, 0)
+        point = learning_curve(measured(right, shots=(1, 2)), more=5, worth=0.01)["points"][0]
+        hits += point["interval"][0] <= 0.967 <= point["interval"][1]
+    assert hits / 60 >= 0.93
+
+
+def test_a_class_of_a_single_picture_is_the_least_sure_to_be_recognised():
+    right = np.ones((2, 3, 201), dtype=bool)
+    right[:, :, 1:4] = False
+    truth = np.array([0] * 200 + [1])
+    found = learning_curve(Measured(right, truth, ["many", "one"], (1, 2), (1, 2)), more=5, worth=0.01)
+    assert found["weakest"]["class"] == "one" and found["weakest"]["interval"][0] < 0.3
 
 
 def test_a_bend_that_no_law_foresees_makes_it_a_guess():

@@ -93,6 +93,17 @@ def test_the_best_of_many_has_to_be_better_than_luck_would_make_it():
     assert all(count / 200 < 0.12 for count in moved.values())
 
 
+def test_few_pictures_or_groups_are_no_reason_to_believe_the_best_of_many():
+    rng, moved = np.random.default_rng(3), dict.fromkeys(("pictures", "groups"), 0)
+    for _ in range(200):
+        lines = {"default": [line(losses=[1.0] * 5)]}
+        lines |= {f"other {n}": [line(losses=1.0 + rng.normal(0, 0.5, 5))] for n in range(20)}
+        moved["pictures"] += recommend(lines, "default")["action"] == "move"
+        lots = {name: [line(losses=np.repeat(of[0]["support_losses"], 6))] for name, of in lines.items()}
+        moved["groups"] += recommend(lots, "default", pictures=np.repeat(range(5), 6).tolist())["action"] == "move"
+    assert all(count / 200 < 0.1 for count in moved.values())
+
+
 def test_the_same_pictures_in_several_seeds_are_no_further_evidence():
     rng, moved = np.random.default_rng(1), dict.fromkeys(("alike", "apart"), 0)
     for _ in range(100):

@@ -120,6 +120,24 @@ def test_pictures_that_one_seed_learned_from_count_for_the_others():
     assert pooled["difference"]["value"] == pytest.approx(expected)
 
 
+def test_a_pooled_task_counts_the_pictures_and_groups_of_all_seeds():
+    runs = [run(0, files="abcd"), run(1, files="cdefgh")]
+    for one in runs:
+        lots = ["lot " + "xxxyyyzz"["abcdefgh".index(picture["file"])] for picture in one["pictures"]]
+        for picture, lot in zip(one["pictures"], lots, strict=True):
+            picture["group"] = lot
+        one["task"] |= {"query_pictures": len(lots), "query_groups": len(set(lots))}
+    assert pool(runs)["task"] | {"query_pictures": 8, "query_groups": 3} == pool(runs)["task"]
+    assert "query_groups" not in pool([run(0), run(1)])["task"]
+
+
+def test_seeds_that_were_judged_in_other_ways_are_told_so():
+    held, crossed = run(0), run(1)
+    held["task"]["held_out"], crossed["task"]["held_out"] = "rest of the folder", "cross-validation, 5 folds"
+    with pytest.raises(RunError, match=r"seed 0: rest of the folder, seed 1: cross-validation, 5 folds"):
+        pool([held, crossed])
+
+
 def test_groups_that_runs_kept_are_what_the_pooled_intervals_count():
     runs = [run(seed) for seed in range(3)]
     plain = pool(runs)

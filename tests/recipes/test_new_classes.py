@@ -104,7 +104,13 @@ def test_weakening_copies_and_leaves_the_adapter_alone(run):
 
 @pytest.mark.parametrize(
     ("also", "named"),
-    [(["dog"], "'dog': the adapter has"), (["red", "red"], "'red': given more"), (["  "], "no words")],
+    [
+        (["dog"], "'dog': the adapter has"),
+        (["red", "red"], "'red': given more"),
+        (["  "], "no words"),
+        (["a_b", "a b"], "'a_b', 'a b': given more"),
+        ([" dog"], "read like these"),
+    ],
 )
 def test_what_is_no_new_class_is_refused(run, also, named):
     with pytest.raises(DataError, match=named):

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from kusabi.evaluation.intervals import LEVEL, t_quantile, wilson, z_quantile
 
+ROUNDING = 1e-9  # of a share that is a mean over seeds
+
 Groups = NDArray[np.int64]
 """The group of every picture, ``(n,)``, counted from 0; a picture without one is a group by itself."""
 
@@ -62,7 +64,7 @@ def share_interval(hits: float, right: NDArray, groups: Groups | None, level: fl
     rest = summed(right.astype(np.float64), groups) - mean * sizes
     variance = count / (count - 1) * float((rest**2).sum()) / n**2
     worth = min(mean * (1 - mean) / variance, n) if variance > 0 else n
-    if mean in (0, 1):
+    if min(mean, 1 - mean) < ROUNDING:
         worth = effective(groups)
     share = hits / n
     low, high = wilson(share * worth, worth, t_quantile(count, level))

@@ -6,7 +6,8 @@ Stated rules:
   miss holds zero), and when the points lie on it (chi-square, p of 0.01 or more);
 - stop labelling: the upper end of the expected gain of doubling the labels is below what is worth the work; go on: its
   lower end is not; else it is open. Without a law that is believed, the last measured step stands in, and can only
-  say stop: the step after it is expected to be smaller, but nobody knows by how much;
+  say stop: the step after it is expected to be smaller, but nobody knows by how much. Where every answer was right,
+  what may still be wrong of other pictures is all that there can be to gain;
 - a class is short of labels when its recall rose over the last measured step, with an interval (95 %, Bonferroni over
   the classes) above zero.
 """
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from kusabi.evaluation.clusters import among
+from kusabi.evaluation.clusters import Groups, among, share_interval
 from kusabi.evaluation.few_disputed import widened
 from kusabi.evaluation.intervals import LEVEL
 from kusabi.evaluation.measured import Measured
@@ -66,7 +67,7 @@ def _point(
         "shots": measured.shots[step],
         "labels": float(measured.labels[step]),
         "accuracy": value,
-        "interval": interval(accuracies[:, step], value) if measured.known_apart() else [0.0, 1.0],
+        "interval": _joined(accuracies[:, step], value, measured.right[step], measured.groups),
         "spread": float(of_draws.std(ddof=1)),
         "lowest": float(of_draws.min()),
         "highest": float(of_draws.max()),
@@ -89,8 +90,18 @@ def _recall(measured: Measured, recalls: NDArray[np.float64], step: int, label: 
 
 
 def _between(measured: Measured, recalls: NDArray[np.float64], step: int, label: int) -> list[float]:
-    known = measured.known_apart(label)
-    return interval(recalls[:, label, step], measured.recall(step, label)) if known else [0.0, 1.0]
+    members = measured.truth == label
+    right, groups = measured.right[step][:, members], among(measured.groups, members)
+    return _joined(recalls[:, label, step], measured.recall(step, label), right, groups)
+
+
+def _joined(
+    resampled: NDArray[np.float64], value: float, right: NDArray[np.bool_], groups: Groups | None
+) -> list[float]:
+    """Of a share of right answers, ``right`` ``(draws, n)``: pictures that are all told alike resample to certainty."""
+    low, high = interval(resampled, value)
+    least, most = share_interval(value * right.shape[1], right.mean(axis=0), groups)
+    return [min(low, least), max(high, most)]
 
 
 def _weights(right: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -190,7 +201,9 @@ def _stop(measured: Measured, accuracies: NDArray[np.float64], law: dict[str, An
     if law["no_law"] == "one group":
         return {"verdict": "open", "basis": "one group", "gain": None, "interval": None}
     if law["no_law"] == "no errors":
-        return {"verdict": "stop", "basis": "no errors", "gain": 0.0, "interval": None}
+        most = 1 - _joined(accuracies[:, -1], 1.0, measured.right[-1], measured.groups)[0]
+        verdict = "stop" if most < worth else "open"
+        return {"verdict": verdict, "basis": "all right", "gain": 0.0, "interval": [0.0, most]}
     if law["law"] and not law["law"]["doubts"]:
         doubling = next(gain for gain in law["gains"] if gain["more"] == round(measured.labels[-1]))
         low, high = doubling["interval"]

@@ -7,7 +7,6 @@ out, never the accuracy on query pictures; what the recommendation is worth on t
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import compress
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from scipy.stats import spearmanr
 
 from kusabi.evaluation.clusters import numbered
 from kusabi.evaluation.comparison import compare
+from kusabi.evaluation.intervals import t_quantile
 
 Line = Mapping[str, Any]
 
@@ -94,9 +94,10 @@ def recommend(
     """The placement to take, from the losses on held-out labelled pictures alone.
 
     The default is left only for placements whose mean loss is below its own by more than chance would give the best of
-    so many (one-sided, O. Dunn, "Multiple comparisons among means" (1961), with paired differences). Of these the one
-    with the least mean loss and those within one standard error of it are not told apart, and the one that trains
-    through the fewest layers is taken (L. Breiman et al., "Classification and Regression Trees" (1984), section 3.4.3).
+    so many (one-sided, O. Dunn, "Multiple comparisons among means" (1961), with paired differences and Student's t). Of
+    these the one with the least mean loss and those within one standard error of it are not told apart, and the one
+    that trains through the fewest layers is taken (L. Breiman et al., "Classification and Regression Trees" (1984),
+    section 3.4.3).
 
     Args:
         lines: Placement -> its lines, one a seed, with ``support_losses`` of the same pictures in the same order.
@@ -115,7 +116,7 @@ def recommend(
     known = {name: loss for name, loss in losses.items() if loss is not None}
     seen = pictures if pictures is None or among is None else list(compress(pictures, among))
     of = _numbered(range(len(known[default])) if seen is None else seen)
-    least = NormalDist().inv_cdf(1 - CHANCE / max(len(known) - 1, 1))
+    least = t_quantile(int(of.max()) + 1, 1 - 2 * CHANCE / max(len(known) - 1, 1))
     gains = {name: _paired(known[default], loss, of) for name, loss in known.items() if name != default}
     ahead = [name for name, (gain, error) in gains.items() if gain > max(least * error, 0.0)] or [default]
     best = min(ahead, key=lambda name: (float(known[name].mean()), name))

@@ -22,6 +22,8 @@ _MEANS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "brier", "nll", 
 def task_key(evaluation: Mapping[str, Any]) -> str:
     """A text, equal for two runs exactly when only their seed differs: same data, prompts, backbone, pixels, request.
 
+    Where groups are unequal a seed may leave too few pictures to hold any back: judged in another way, it is another.
+
     The request is known by its digest; files of older versions have none, and what they tell of it stands in. What a
     run chose for itself (placement, scale, entries) is the seed's doing and may differ.
     """
@@ -64,6 +66,9 @@ def pool(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     groups = numbered([names[file] for file in files])
     pooled = copy.deepcopy(dict(first))
     pooled["task"]["seeds"] = [run["task"]["seed"] for run in runs]
+    pooled["task"] |= {"query_pictures": len(files)} | (
+        {"query_groups": len(set(names.values()))} if "query_groups" in first["task"] else {}
+    )
     pooled["task"]["notes"] = list(dict.fromkeys(note for run in runs for note in run["task"].get("notes", [])))
     for way in WAYS:
         each = (right[way] & judged).sum(axis=0) / judged.sum(axis=0)
@@ -91,6 +96,9 @@ def _check(evaluations: Sequence[Mapping[str, Any]]) -> None:
     if any(len(run["task"].get("seeds", [])) > 1 for run in evaluations):
         raise RunError("one of the evaluations is pooled already; pool the single runs instead")
     if len({task_key(run) for run in evaluations}) > 1:
+        if len({task_key({**run, "task": {**run["task"], "held_out": ""}}) for run in evaluations}) == 1:
+            ways = ", ".join(f"seed {run['task']['seed']}: {run['task'].get('held_out')}" for run in evaluations)
+            raise RunError(f"the seeds were judged in other ways ({ways}); pool them apart, or give a test folder")
         raise RunError("the runs differ in more than their seed (data, prompts, backbone or settings); pool them apart")
     seeds = [run["task"]["seed"] for run in evaluations]
     if len(set(seeds)) < len(seeds):

@@ -58,15 +58,22 @@ def new_prompts(adapter: Adapter, names: Sequence[str]) -> Prompts:
         DataError: Naming what the adapter knows already, what was given twice, or what has no words; or if composing
             left no templates.
     """
-    known = [name for name in names if name in adapter.card["classes"]]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if known or twice:
-        which = enumerated([f"'{name}'" for name in known or twice])
-        raise DataError(f"{which}: {'the adapter has these classes already' if known else 'given more than once'}")
+    classes, own = adapter.card["classes"], {tuple(prompts) for prompts in adapter.card["prompts"]}
+    _refuse([name for name in names if name in classes], "the adapter has these classes already")
     asked = (adapter.card.get("spec") or {}).get("data", {})
     if "templates" not in asked:
         raise DataError("this adapter is composed of some whose templates differ, so that new classes have none")
-    return class_prompts(names, asked["templates"], {})
+    made = class_prompts(names, asked["templates"], {})
+    said = list(zip(names, made, strict=True))
+    _refuse([name for name, prompts in said if prompts in own], "the adapter has classes that read like these")
+    _refuse([name for name, prompts in said if made.count(prompts) > 1], "given more than once, or read alike")
+    return made
+
+
+def _refuse(names: Sequence[str], reason: str) -> None:
+    if names:
+        which = enumerated([f"'{name}'" for name in dict.fromkeys(names)])
+        raise DataError(f"{which}: {reason}")
 
 
 def weakened(adapter: Adapter) -> tuple[AdapterPart, ...]:
