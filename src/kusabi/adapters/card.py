@@ -56,9 +56,13 @@ class _Head(_Part):
     kind: Literal["prototypes", "text"]
 
 
+PICTURE_DIGITS = 12
+
+
 class _Data(_Part):
     name: str = "?"
     support_pictures: int = Field(default=0, ge=0)
+    learned: list[str] = []  # the first PICTURE_DIGITS of the digest of every picture that was learned from
 
 
 class _Resident(_Part):

@@ -148,6 +148,7 @@ def _card(
             "name": " + ".join(names),
             "digest": hashlib.sha256("".join(sorted(card["digest"] for card in cards)).encode()).hexdigest(),
             "support_pictures": sum(pictures),
+            "learned": sorted({one for card in cards for one in card.get("data", {}).get("learned", ())}),
         },
         "spec": {"backbone": resident} | ({"data": {"templates": known[0]["templates"]}} if alike else {}),
         "composition": {"how": how, "density": density, "sources": sources},

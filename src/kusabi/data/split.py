@@ -98,6 +98,19 @@ def few_shot_split(dataset: Dataset, shots: int, seed: int) -> Split | Folds:
     return _cross_validation(broad, len(train), min(MOST_FOLDS, min(units.values())), shots, notes)
 
 
+def judged_of(dataset: Dataset) -> tuple[tuple[Example, ...], tuple[str, ...]]:
+    """Pictures that may judge what was learned elsewhere, the test split's where there is one, and notes on others.
+
+    Raises:
+        DataError: If none is left.
+    """
+    train, test, notes = _without_conflicts(dataset)
+    query, copies = _distinct(test if dataset.test else train, "left out")
+    if not query:
+        raise DataError(f"{dataset.place}: no picture is left to judge: {'; '.join(notes)}")
+    return tuple(query), (*notes, *copies)
+
+
 def _cross_validation(support: tuple[Example, ...], n: int, count: int, shots: int, notes: list[str]) -> Folds:
     parts = deal(support, count)
     held_out = f"cross-validation, {len(parts)} folds"

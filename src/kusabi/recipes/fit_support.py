@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kusabi.adapters.card import PICTURE_DIGITS
 from kusabi.adapters.checkpoint import Adapter, rounded, save_adapter
 from kusabi.adapters.outline import outline
 from kusabi.adapters.targets import Plan
@@ -121,7 +122,12 @@ def card(
         "scales": {"alpha": scales.alpha, "head_alpha": scales.head_alpha},
         "seed": spec.seed,
         "targets": outline(backbone.module, backbone.blocks, learned.parts).to_json()["targets"],
-        "data": {"name": dataset.name, "digest": dataset.ungrouped_digest, "support_pictures": len(support)},
+        "data": {
+            "name": dataset.name,
+            "digest": dataset.ungrouped_digest,
+            "support_pictures": len(support),
+            "learned": sorted(example.digest[:PICTURE_DIGITS] for example in support),
+        },
         "spec": asked,
         **({"beside": list(beside.digests)} if beside.digests else {}),
         "versions": {name: version(name) for name in ("kusabi", "torch", "transformers")},

@@ -10,6 +10,7 @@ from kusabi.adapters.checkpoint import Adapter
 from kusabi.backbones.backbone import Backbone
 from kusabi.data.folds import group_of
 from kusabi.data.source import read_dataset
+from kusabi.data.split import judged_of
 from kusabi.evaluation.clusters import Groups, numbered
 from kusabi.evaluation.comparison import compare
 from kusabi.evaluation.evaluate import evaluate
@@ -36,7 +37,8 @@ def measured_loss(
         adapters: As stored.
         labels: One for each.
         composed: As it would be stored.
-        folders: A labelled folder for each adapter; the test split where it has one, else all pictures.
+        folders: A labelled folder for each adapter; the test split where it has one, else all pictures; copies judge
+            once, and pictures under two labels not at all.
         label_column: Column of the metadata file that holds the class.
         group_column: Column whose groups intervals count; pictures when absent.
         skip_unreadable: Leave unreadable pictures out.
@@ -45,18 +47,17 @@ def measured_loss(
     Raises:
         DataError: If a folder cannot be read, or has classes that its adapter does not know.
     """
-    datasets = []
+    sides = []
     for adapter, folder in zip(adapters, folders, strict=True):
         dataset = read_dataset(
             folder, label_column=label_column, group_column=group_column, skip_unreadable=skip_unreadable,
             least_classes=1, progress=stage(watch, "pictures read"),
         )  # fmt: skip
         check_classes(dataset, adapter.card["classes"])
-        datasets.append(dataset)
+        sides.append((dataset, *judged_of(dataset)))
     found = []
-    for adapter, label, dataset in zip(adapters, labels, datasets, strict=True):
+    for adapter, label, (dataset, query, notes) in zip(adapters, labels, sides, strict=True):
         own, union = adapter.card["classes"], composed.card["classes"]
-        query = dataset.test or dataset.train
         groups = numbered([group_of(example) for example in query])
         answers = judge(backbone, dataset, query, adapter.card["prompts"], [adapter, composed], watch)
         names = [dataset.classes[example.label] for example in query]
@@ -67,7 +68,8 @@ def measured_loss(
             "adapter": label,
             "data": dataset.name,
             "data_digest": dataset.digest,
-            "learned_from": learned_from(dataset, adapter),
+            "learned_from": learned_from(dataset, query, adapter),
+            **({"notes": list(notes)} if notes else {}),
             **grouped(query),
             "zero_shot": _numbers(answers.zero_shot, truth, own, groups),
             "alone": _numbers(alone, truth, own, groups),

@@ -12,16 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from kusabi.adapters.attach import attached
-from kusabi.adapters.card import check_backbone
+from kusabi.adapters.card import PICTURE_DIGITS, check_backbone
 from kusabi.adapters.checkpoint import Adapter, load_adapter
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.backbones.backbone import Backbone
 from kusabi.backbones.dual_encoder import load_backbone
 from kusabi.backbones.preprocessing import pixels
 from kusabi.data.ahead import made_ahead
-from kusabi.data.dataset import Dataset
+from kusabi.data.dataset import Dataset, Example
 from kusabi.data.picture import open_picture
 from kusabi.data.source import read_dataset
+from kusabi.data.split import judged_of
 from kusabi.errors import DataError
 from kusabi.evaluation.stored import SPEC
 from kusabi.recipes.evaluation_record import Scores, compared, group_names, grouped
@@ -34,8 +35,8 @@ from kusabi.spec_file import read_spec
 from kusabi.training.views import BLOCK
 
 LEARNED = (
-    "these are the pictures that the adapter was made from: those it learned from judge it here, and make it look "
-    "better than it is; its own evaluation leaves them out"
+    "pictures that the adapter learned from are among those that judge it here, and make it look better than it is; "
+    "its own evaluation leaves them out"
 )
 
 
@@ -86,6 +87,7 @@ def evaluate_stored(
 ) -> dict[str, Any]:  # fmt: skip
     """Zero-shot and adapted on every labelled picture of a folder, or on its test split where it has one.
 
+    As in training, copies judge once, and pictures under two labels not at all.
     With ``group_column`` (lot, patient, camera) intervals count groups.
 
     Raises:
@@ -99,8 +101,8 @@ def evaluate_stored(
     )  # fmt: skip
     card = stored.adapter.card
     check_classes(dataset, card["classes"])
-    query = dataset.test or dataset.train
-    notes = [*dataset.notes, *([LEARNED] if learned_from(dataset, stored.adapter) else [])]
+    query, left_out = judged_of(dataset)
+    notes = [*dataset.notes, *left_out, *([LEARNED] if learned_from(dataset, query, stored.adapter) else [])]
     answers = judge(stored.backbone, dataset, query, card["prompts"], [stored.adapter], watch)
     scores = Scores(
         [example.file for example in query],
@@ -111,15 +113,23 @@ def evaluate_stored(
     )
     return {
         "task": {"name": dataset.name, "classes": card["classes"], "notes": notes, "query_pictures": len(query),
-                 **grouped(query), "data_digest": dataset.digest, "learned_from": card["data"]},
+                 **grouped(query), "data_digest": dataset.digest,
+                 "learned_from": {key: told for key, told in card["data"].items() if key != "learned"}},
         **compared(scores, card["classes"], ("zero_shot", "adapted")),
         "backbone": stored.backbone.card(),
     }  # fmt: skip
 
 
-def learned_from(dataset: Dataset, adapter: Adapter) -> bool:
-    """Whether pictures that an adapter learned from are among those that would judge it."""
-    return not dataset.test and dataset.ungrouped_digest == (adapter.card.get("data") or {}).get("digest")
+def learned_from(dataset: Dataset, query: Sequence[Example], adapter: Adapter) -> bool:
+    """Whether pictures that an adapter learned from are among those that would judge it.
+
+    The first cards name no pictures: the whole folder that they were made from is all that is recognised.
+    """
+    about = adapter.card.get("data") or {}
+    learned = set(about.get("learned", ()))
+    if any(example.digest[:PICTURE_DIGITS] in learned for example in query):
+        return True
+    return not dataset.test and dataset.ungrouped_digest == about.get("digest")
 
 
 def check_classes(dataset: Dataset, classes: Sequence[str]) -> None:

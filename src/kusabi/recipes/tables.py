@@ -158,6 +158,8 @@ def composed(found: Mapping[str, Any]) -> None:
             f"{one['composed']['accuracy']:.1%}{own}: {100 * one['difference']['value']:+.1f} points "
             f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}, n = {one['difference']['n']}{units})"
         )
+        for note in one.get("notes", ()):
+            console.print(f"note: {one['data']}: {note}")
         if one["learned_from"]:
             console.print(f"note: the adapter has learned from pictures of {one['data']}; others would say more")
     made = found["composed"]
