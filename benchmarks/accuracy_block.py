@@ -23,7 +23,7 @@ def accuracy_block(lines: Lines, titles: Mapping[str, str], language: str) -> st
         language: ``en`` or ``ja``.
     """
     said, stage = texts(language), STAGES["a"]
-    tasks, seeds = complete(lines)
+    tasks, seeds = complete(lines, stage.tasks, stage.seeds, stage.shots)
     judged, chosen_on = headline(tasks), [task for task in tasks if task in DEVELOPMENT]
     if not judged or not chosen_on:
         return said["absent"]
@@ -57,25 +57,30 @@ def shown(found: Mapping[str, Sequence[float]], shots: int) -> list[str]:
     return [OURS, *listed]
 
 
-def complete(lines: Lines) -> tuple[list[str], list[int]]:
-    """Tasks and seeds of which ours and every plain peer are measured at every number of labels.
+def complete(
+    lines: Lines,
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    shots: Sequence[int],
+    names: Sequence[str] = (OURS, *PLAIN),
+) -> tuple[list[str], list[int]]:
+    """Tasks and seeds of which all named methods are measured at every number of labels.
 
     Means need the same seeds of all their tasks: of such tables the largest, of equal ones that of most tasks.
     """
-    stage = STAGES["a"]
     whole = {
         (task, seed)
-        for task in stage.tasks
-        for seed in stage.seeds
-        if all((task, n, seed) in lines.get(name, {}) for name in (OURS, *PLAIN) for n in stage.shots)
+        for task in tasks
+        for seed in seeds
+        if all((task, n, seed) in lines.get(name, {}) for name in names for n in shots)
     }
     tables = [
-        ([task for task in stage.tasks if all((task, seed) in whole for seed in seeds)], list(seeds))
-        for count in range(1, len(stage.seeds) + 1)
-        for seeds in combinations(stage.seeds, count)
+        ([task for task in tasks if all((task, seed) in whole for seed in some)], list(some))
+        for count in range(1, len(seeds) + 1)
+        for some in combinations(seeds, count)
     ]
-    tasks, seeds = max(tables, key=lambda found: (len(found[0]) * len(found[1]), len(found[0])))
-    return (tasks, seeds) if tasks else ([], [])
+    found = max(tables, key=lambda one: (len(one[0]) * len(one[1]), len(one[0])))
+    return found if found[0] else ([], [])
 
 
 def _means(of: Mapping, tasks: Sequence[str], seeds: Sequence[int]) -> list[float]:

@@ -19,6 +19,7 @@ from benchmarks.accuracy.tables import METHODS, TITLES
 from benchmarks.accuracy_block import accuracy_block
 from benchmarks.backbone_block import backbone_block
 from benchmarks.main_job_block import main_job_block
+from benchmarks.more_tasks_block import more_tasks_block
 from benchmarks.speed.tables import FLOORS, floors
 from benchmarks.speed_block import speed_block
 from kusabi.files import write_bytes
@@ -55,6 +56,7 @@ def blocks(root: Path, language: str) -> dict[str, str]:
     return {
         "main-job": main_job_block(_read(root / MAIN_JOB), language),
         "accuracy": accuracy_block(_accuracy(root), TITLES, language),
+        "more-tasks": more_tasks_block(_accuracy(root), TITLES, language),
         "speed": speed_block(_read(root / SPEED), language),
         "mini-backbone": backbone_block(_read(root / BACKBONE), language),
     }
