@@ -79,7 +79,9 @@ def readme(*names):
 def test_the_readmes_say_what_the_committed_results_say(name, language):
     text = (tables.ROOT / name).read_text(encoding="utf-8")
     assert tables.rewritten(text, tables.blocks(tables.ROOT, language), name) == text
-    for block, results in zip(NAMES, (tables.MAIN_JOB, tables.RESULTS, tables.SPEED, tables.BACKBONE), strict=True):
+    for block, results in zip(
+        NAMES, (tables.MAIN_JOB, tables.RESULTS, tables.RESULTS, tables.SPEED, tables.BACKBONE), strict=True
+    ):
         content = text.split(BEGIN.format(block) + "\n")[1].split("\n<!-- end -->")[0]
         assert ("not measured yet" in content) == (not (tables.ROOT / results).exists())
 
