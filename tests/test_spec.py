@@ -251,7 +251,19 @@ def test_a_byte_order_mark_before_the_text_is_no_part_of_it(tmp_path):
     assert read_spec(tmp_path / "spec.toml").seed == 5
 
 
+def test_flags_are_named_as_they_were_typed_and_each_once():
+    fields = {"data": {"shots": 0}, "safety": {"alpha": "foo"}}
+    with pytest.raises(SpecError) as refused:
+        build(fields, "flags")
+    said = str(refused.value)
+    assert "'--shots': " in said and said.count("'--alpha'") == 1 and "; or: " in said and "literal" not in said
+    with pytest.raises(SpecError, match=r"'data\.shots': "):
+        build(fields, "spec.toml")
+
+
 def test_a_placement_that_cannot_be_looked_up_is_named():
+    with pytest.raises(SpecError, match="--placement foo: no such file; give pieces TOWER:LAYERS:PROJECTIONS"):
+        placement_fields("foo")
     with pytest.raises(SpecError, match="x: File name too long; give a shorter name"):
         placement_fields("x" * 300)
 

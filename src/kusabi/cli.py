@@ -5,6 +5,7 @@ error; 130 interrupted.
 """
 
 import gc
+import io
 import os
 import sys
 from typing import Any
@@ -38,9 +39,13 @@ objects that live as long as the process: at Python's own 700 they are looked th
 def main() -> None:
     """Entry point."""
     gc.set_threshold(*RARE)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without Japanese letters shows their numbers
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
-        sys.stdout.flush()  # a reader that has gone is noticed here, not on the way out
+        if sys.stdout:  # none where it was closed from the start
+            sys.stdout.flush()  # a reader that has gone is noticed here, not on the way out
     except KusabiError as error:
         code = _refuse(str(error))
     except CommandLineError as error:

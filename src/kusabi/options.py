@@ -9,7 +9,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from kusabi.spec import PARTS, AdaptSpec
-from kusabi.spec_file import build, overlay, placement_fields, read_spec
+from kusabi.spec_file import FLAGS, build, overlay, placement_fields, read_spec
 
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; torch's own choice when absent.")]
@@ -47,7 +47,7 @@ def with_spec(verb: Callable[..., None]) -> Callable[..., None]:
         if (where := flags.get("adapter", {}).get("placement")) is not None:
             told = placement_fields(where)
             flags["adapter"] = {**told, **flags["adapter"], "placement": told["placement"]}
-        spec = read_spec(spec_file, flags) if spec_file else build(flags, "flags")
+        spec = read_spec(spec_file, flags) if spec_file else build(flags, FLAGS)
         verb(spec=spec, **arguments)
 
     file_option = inspect.Parameter("spec_file", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=SpecFile)

@@ -1,8 +1,9 @@
 """A spec as plain data and as a TOML file: read with every complaint at once, written so that it reads back."""
 
 import json
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from kusabi.errors import SpecError, listed, told
 from kusabi.spec import AUTO, PARTS, AdaptSpec
 
-PLACEMENT = "placement.toml"
+PLACEMENT, FLAGS = "placement.toml", "flags"
+_CHOICE = re.compile(r"(literal|constrained-|function-)|(float|int|str|bool)$")  # one of several types, to pydantic
 
 
 def build(fields: Mapping[str, Any], source: str = "spec") -> AdaptSpec:
@@ -23,7 +25,7 @@ def build(fields: Mapping[str, Any], source: str = "spec") -> AdaptSpec:
     try:
         return AdaptSpec.model_validate(fields)
     except ValidationError as error:
-        lines = [_complaint(dict(problem)) for problem in error.errors()]
+        lines = _complaints([dict(problem) for problem in error.errors()], source)
         raise SpecError(f"{source}: {listed(lines, '; ')}") from None
 
 
@@ -61,8 +63,14 @@ def placement_fields(text: str) -> dict[str, Any]:
     path = Path(text)
     try:
         path = path / PLACEMENT if path.is_dir() else path
+        there = path.exists()
     except OSError as error:  # a folder above that may not be entered, a name that is too long
         raise SpecError(told(error)) from None
+    if not there:
+        raise SpecError(
+            f"--placement {text}: no such file; give pieces TOWER:LAYERS:PROJECTIONS such as 'vision:6-7:mlp.*', "
+            f"'{AUTO}', a TOML file, or the folder of a finished 'kusabi ablate'"
+        )
     adapter = read_toml(path).get("adapter", {})
     if not isinstance(adapter, dict) or "placement" not in adapter:
         raise SpecError(f"{path}: says no placement; write [adapter] and below it placement = 'vision:6-7:mlp.*'")
@@ -100,8 +108,19 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def _complaint(problem: dict[str, Any]) -> str:
-    path = ".".join(map(str, problem["loc"]))
+def _complaints(problems: Sequence[dict[str, Any]], source: str) -> list[str]:
+    """One for each place: a field that takes several types has a problem with each of them."""
+    wrong: dict[str, list[str]] = {}
+    for problem in problems:
+        place, _, what = (said := _complaint(problem, source)).partition(": ")
+        several = any(_CHOICE.match(str(part)) for part in problem["loc"])
+        wrong.setdefault(place if several else said, []).append(what if several else "")
+    return [place if not all(whats) else f"{place}: {'; or: '.join(whats)}" for place, whats in wrong.items()]
+
+
+def _complaint(problem: dict[str, Any], source: str) -> str:
+    place = [str(part) for part in problem["loc"] if not _CHOICE.match(str(part))]
+    path = f"--{place[1].replace('_', '-')}" if source == FLAGS and len(place) > 1 else ".".join(place)
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{path}'{_known(problem['loc'])}"
     if problem["type"] == "value_error":

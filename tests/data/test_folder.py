@@ -263,7 +263,10 @@ def test_metadata_at_the_root_replaces_class_folders(folder):
         ("pictures/1.png", 0, "L1"),
         ("pictures/2.png", 1, None),
     ]
-    assert data.notes == ("1 pictures that the metadata do not list are left out: pictures/3.png",)
+    assert data.notes == (
+        "1 pictures that the metadata do not list are left out: pictures/3.png",
+        "1 pictures without a group are each a group of their own: pictures/2.png",
+    )
 
 
 def test_files_that_metadata_list_in_another_composition_are_not_said_to_be_left_out(folder, monkeypatch):
@@ -295,6 +298,20 @@ def test_metadata_at_the_root_may_speak_of_splits(folder):
     )
     data = read_folder(root)
     assert files(data.train) == [("train/1.png", 0), ("train/2.png", 1)] and files(data.test) == [("test/3.png", 0)]
+
+
+def test_pictures_without_a_group_among_those_with_one_are_told(folder):
+    root = folder("1.png", "2.png", "3.png")
+    (root / "metadata.csv").write_text("file_name,label,lot\n1.png,bad,x\n2.png,ok,\n3.png,ok,x\n")
+    assert read_folder(root, group_column="lot").notes == (
+        "1 pictures without a group are each a group of their own: 2.png",
+    )
+    assert read_folder(root).notes == ()
+
+
+def test_a_label_column_without_any_metadata_is_refused(folder):
+    with pytest.raises(DataError, match=r"label column 'kind' needs a metadata\.csv"):
+        read_folder(folder("ok/3.png", "bad/4.png"), label_column="kind")
 
 
 def test_metadata_in_one_split_and_class_folders_in_the_other(folder):

@@ -54,6 +54,8 @@ def test_a_missing_column_names_those_that_exist(root):
         root, "file_name,label\n1.png,a\n", group="camera"
     )
     assert "no column 'file_name' and no column 'label'" in refusal(root, '{"a": 1}', "metadata.jsonl")
+    assert "separate columns by commas" in refusal(root, "file_name;label\n1.png;a\n")
+    assert "name the column with the files file_name" in refusal(root, "file,label\n1.png,a\n")
 
 
 def test_all_files_that_are_not_there_are_named(root):

@@ -179,9 +179,9 @@ def test_files_that_are_no_pictures_are_refused(tmp_path, content, reason):
 
 
 def test_missing_files_and_folders_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere\.png: No such file"):
+    with pytest.raises(DataError, match=r"nowhere\.png: no such file; check the path"):
         open_picture(tmp_path / "nowhere.png")
-    with pytest.raises(DataError, match="Is a directory"):
+    with pytest.raises(DataError, match="a folder; give the pictures in it"):
         open_picture(tmp_path)
 
 

@@ -53,7 +53,8 @@ def test_splits_class_names_and_groups_are_read(tmp_path):
     )
     assert is_saved(place) and not is_saved(tmp_path)
     data = read_saved(place, group_column="lot")
-    assert (data.name, data.classes, data.notes) == ("parts", ("cracked", "whole"), ())
+    assert (data.name, data.classes) == ("parts", ("cracked", "whole"))
+    assert data.notes == ("1 pictures without a group are each a group of their own: train/2",)
     assert [(e.file, e.label, e.group) for e in data.train] == [
         ("train/0", 1, "x"), ("train/1", 0, "y"), ("train/2", 0, None),
     ]  # fmt: skip

@@ -109,7 +109,7 @@ def test_weakening_copies_and_leaves_the_adapter_alone(run):
         (["red", "red"], "'red': given more"),
         (["  "], "no words"),
         (["a_b", "a b"], "'a_b', 'a b': given more"),
-        ([" dog"], "read like these"),
+        ([" Dog"], "' Dog': the adapter has these"),
     ],
 )
 def test_what_is_no_new_class_is_refused(run, also, named):

@@ -3,9 +3,10 @@ import json
 import pytest
 
 from kusabi.errors import RunError
-from kusabi.evaluation.stored import read_evaluation
+from kusabi.evaluation.stored import read_evaluation, read_thumbnails
 from kusabi.recipes.run_folder import (
     LOCK,
+    adapter_folder,
     check_given,
     check_run,
     finish_run,
@@ -86,9 +87,34 @@ def test_a_finished_run_is_known_by_its_evaluation_and_tidy(tmp_path):
     (run / "adapter").mkdir()
     for left in (".metrics.jsonl.77", "adapter/.adapter.json.77", "checkpoint.safetensors"):
         (run / left).write_text("")
-    finish_run(run, {"schema": 1})
-    assert check_run(run, SPEC, True, "adapt") is True and read_evaluation(run) == {"schema": 1}
+    finish_run(run, {"schema": 1, "task": {}})
+    assert check_run(run, SPEC, True, "adapt") is True and read_evaluation(run) == {"schema": 1, "task": {}}
     assert {path.name for path in run.rglob("*")} == {"spec.toml", "environment.json", "evaluation.json", "adapter"}
+
+
+def test_a_finished_run_whose_adapter_was_deleted_is_made_again(tmp_path):
+    begin(run := tmp_path / "run")
+    (run / "adapter").mkdir()
+    finish_run(run, {"schema": 1, "task": {}})
+    (run / "adapter").rmdir()
+    assert check_run(run, SPEC, True, "adapt") is False
+    with pytest.raises(RunError, match="an unfinished run"):
+        adapter_folder(run)
+
+
+def test_a_folder_of_another_verb_is_not_called_an_unfinished_run(tmp_path):
+    start_run(tmp_path / "curve", SPEC, "curve", {"data_digest": "d"})
+    with pytest.raises(RunError, match="made by 'kusabi curve', which leaves no adapter"):
+        adapter_folder(tmp_path / "curve")
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"schema": 1', "[" * 100_000])
+def test_damaged_results_and_thumbnails_are_told(tmp_path, content):
+    for name, read in (("evaluation.json", read_evaluation), ("thumbnails.json", read_thumbnails)):
+        (tmp_path / name).write_text(content)
+        if (name, content) != ("thumbnails.json", "{}"):
+            with pytest.raises(RunError, match=f"{name}: damaged"):
+                read(tmp_path)
 
 
 def test_a_foreign_folder_and_a_file_in_the_way_are_refused(tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kusabi.errors import CheckpointError, RunError
+from kusabi.errors import CheckpointError, KusabiError, RunError
 from kusabi.recipes.candidates import conclusions
 from kusabi.report.candidates_answers import answers
 from kusabi.report.candidates_figure import END, START, groups, ranked
@@ -133,3 +133,13 @@ def test_a_page_is_written_beside_the_comparison_and_for_one_alone(tmp_path):
     assert write_report([tmp_path]) == tmp_path / "report.html" and (tmp_path / "report.html").exists()
     with pytest.raises(RunError, match="comparison of models"):
         write_report([tmp_path, tmp_path])
+    (tmp_path / "mine.jpg").write_bytes(b"a picture")
+    for place, said in (
+        (tmp_path / "mine.jpg", "something else"),
+        (tmp_path, "something else"),
+        (Path(), "names no file"),
+    ):
+        with pytest.raises(KusabiError, match=said):
+            write_report([tmp_path], place)
+    assert (tmp_path / "mine.jpg").read_bytes() == b"a picture"
+    assert write_report([tmp_path]) == tmp_path / "report.html", "a page is replaced"

@@ -132,9 +132,10 @@ def read_card(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); is this an adapter folder?") from None
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(card, dict) or card.get("schema_version") not in range(1, SCHEMA + 1):
-        found = card.get("schema_version") if isinstance(card, dict) else None
+        raise CheckpointError(f"{path}: not valid JSON ({error}); restore the folder, or train again") from None
+    if not isinstance(card, dict) or "schema_version" not in card:
+        raise CheckpointError(f"{path}: no card of an adapter (no schema version); restore the folder, or train again")
+    if (found := card["schema_version"]) not in range(1, SCHEMA + 1):
         raise CheckpointError(f"{path}: schema version {found!r} is not 1 to {SCHEMA}; use the kusabi that wrote it")
     try:
         _Card.model_validate(card)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,7 +18,7 @@ from kusabi.adapters.exported_head import FACTS, READING, write_head, write_json
 from kusabi.adapters.part import AdapterPart, check_all_fit
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.whole_folder import whole_folder
-from kusabi.errors import AdapterError, CheckpointError, listed
+from kusabi.errors import AdapterError, CheckpointError, FileError, listed
 
 Rewrite = Callable[[Tensor], Tensor]
 """The stored weight to the merged one, of equal shape and dtype; the argument is left alone."""
@@ -119,7 +119,10 @@ def _copy_weights(file: Path, copy: Path, rewrites: Mapping[str, Rewrite], dtype
             tensor = opened.get_tensor(key)
             cast = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
             tensors[key] = rewrites[key](cast) if key in rewrites else cast
-        save_file(tensors, copy, opened.metadata())
+        try:
+            save_file(tensors, copy, opened.metadata())
+        except SafetensorError as error:  # as which it tells what the system refused
+            raise FileError(f"{copy}: cannot be written ({error}); make room, or choose another place") from None
 
 
 def _declare(path: Path, dtype: str) -> None:

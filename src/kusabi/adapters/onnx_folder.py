@@ -21,7 +21,8 @@ from kusabi.adapters.checkpoint import Adapter
 from kusabi.adapters.exported_head import FACTS, check_classes, facts_of, write_json
 from kusabi.adapters.prototypes import Prototypes
 from kusabi.adapters.whole_folder import whole_folder
-from kusabi.errors import AdapterError
+from kusabi.errors import AdapterError, FileError
+from kusabi.files import writing
 
 GRAPH, README = "model.onnx", "README.md"
 INPUT, OUTPUT = "pixel_values", "logits"
@@ -101,7 +102,10 @@ def _write_graph(path: Path, model: nn.Module, shown: Tensor) -> None:
             for node in program.model.graph.all_nodes():  # the lines of source that each step came from, with paths
                 node.metadata_props.clear()
             fixed = isinstance(program.model.graph.inputs[0].shape[0], int)
-            program.save(path)
+            with writing(path):
+                program.save(path)
+    except FileError:
+        raise
     except Exception as error:  # whatever the exporter cannot trace, it says in types of its own
         raise AdapterError(
             f"this model cannot be written as ONNX ({_first_line(error)}); export it as merged instead"

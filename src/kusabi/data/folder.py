@@ -22,11 +22,13 @@ from kusabi.data.picture import decode_picture
 from kusabi.data.picture_files import folders_in, pictures_below, pictures_in
 from kusabi.errors import DataError, told
 
+LABEL = "label"
+
 
 def read_folder(
     root: Path,
     *,
-    label_column: str = "label",
+    label_column: str = LABEL,
     group_column: str | None = None,
     skip_unreadable: bool = False,
     least_classes: int = 2,
@@ -62,6 +64,10 @@ def _list(root: Path, label_column: str, group_column: str | None) -> tuple[dict
         return splits, _unlisted(root, root, listed)
     roles = _split_folders(root)
     notes, empty = [], []
+    if label_column != LABEL and not any(metadata_file(root / name) for name in roles or ("",)):
+        raise DataError(
+            f"{root}: label column '{label_column}' needs a metadata.csv there; class folders are labels without one"
+        )
     if roles:
         beside = [path.name for path in folders_in(root) if path.name not in roles]
         notes += [f"folders beside the splits are not read: {enumerated(beside)}"] if beside else []

@@ -90,6 +90,9 @@ def build_dataset(
     unjudged = sorted(set(index) - {one.label for one in judging}) if test else []
     if unjudged:
         said.append(f"the test split has no picture of {_quoted(unjudged)}: learned, but never judged")
+    alone = [one.file for side in sides for one in side if one.group is None]
+    if 0 < len(alone) < len(sides[0]) + len(sides[1]):
+        said.append(f"{len(alone)} pictures without a group are each a group of their own: {enumerated(alone)}")
     return Dataset(name, tuple(index), sides[0], sides[1], (*notes, *said), place, read)
 
 
@@ -131,7 +134,7 @@ def _check_classes(place: str, train: Sequence[Listed], test: Sequence[Listed], 
     learned = {one.label for one in train}
     alike: dict[str, set[str]] = defaultdict(set)
     for label in learned | {one.label for one in test}:
-        alike[_spelling(label)].add(label)
+        alike[spelling(label)].add(label)
     collisions = [_quoted(sorted(labels)) for _, labels in sorted(alike.items()) if len(labels) > 1]
     if collisions:
         raise DataError(
@@ -153,7 +156,8 @@ def _check_classes(place: str, train: Sequence[Listed], test: Sequence[Listed], 
         raise DataError(f"{place}: {found}; at least {needed} needed, each a folder of its own or a label")
 
 
-def _spelling(label: str) -> str:
+def spelling(label: str) -> str:
+    """A class name without what makes no other class of it: capitals, width, and what stands between words."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
     return " ".join(folded.replace("_", " ").replace("-", " ").split())
 

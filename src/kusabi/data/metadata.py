@@ -129,10 +129,12 @@ def _check_columns(path: Path, rows: Sequence[Row], wanted: Sequence[str]) -> No
     missing = [f"'{column}'" for column in wanted if column not in known]
     if missing:
         have = enumerated([f"'{column}'" for column in known])
-        raise DataError(
-            f"{path}: no column {' and no column '.join(missing)}; it has {have}; rename one, or choose another with "
-            "--label-column or --group-column"
-        )
+        remedy = "rename one, or choose another with --label-column or --group-column"
+        if len(known) == 1 and known[0] and any(mark in known[0] for mark in ";\t|"):
+            remedy = "separate columns by commas"
+        elif f"'{FILE}'" in missing:
+            remedy = f"name the column with the files {FILE}"
+        raise DataError(f"{path}: no column {' and no column '.join(missing)}; it has {have}; {remedy}")
 
 
 def _refuse(path: Path, culprits: Sequence[str], what: str, remedy: str) -> None:

@@ -58,6 +58,10 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         DataError: If there is no such file, or it is empty, damaged, truncated, too big or no picture.
     """
+    if path.is_dir():
+        raise DataError(f"{path}: a folder; give the pictures in it")
+    if not path.exists():
+        raise DataError(f"{path}: no such file; check the path")
     try:
         return decode_picture(path)
     except DataError as error:

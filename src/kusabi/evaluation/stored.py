@@ -51,15 +51,25 @@ def read_comparison(folder: Path) -> dict[str, Any]:
 def _read(run: Path, name: str) -> dict[str, Any]:
     path = run / name
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         what = "an unfinished run; go on with it by --resume" if (run / SPEC).exists() else "not a run"
         raise RunError(f"{run}: {what} (no {name})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: damaged ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: damaged ({error}); restore it, or make the run again") from None
+    if not isinstance(found, dict) or not {"schema", "task"} <= found.keys():
+        raise RunError(f"{path}: damaged (it says nothing of a task); restore it, or make the run again")
+    return found
 
 
 def read_thumbnails(run: Path) -> dict[str, str]:
-    """File -> data URI of the pictures worth showing; empty when the run kept none."""
+    """File -> data URI of the pictures worth showing; empty when the run kept none.
+
+    Raises:
+        RunError: If the file is damaged.
+    """
     path = run / THUMBNAILS
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{path}: damaged ({error}); restore it, or delete it for a page without pictures") from None

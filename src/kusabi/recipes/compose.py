@@ -1,6 +1,7 @@
 """Several adapters become one: what they would do to each other, what it costs, and then an adapter folder."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from kusabi.adapters.compose import How
 from kusabi.adapters.compose_adapters import check_alike, compose_adapters, interference_of, labels_of
 from kusabi.adapters.whole_folder import whole_folder
 from kusabi.errors import RunError, SpecError
+from kusabi.files import check_place
 from kusabi.recipes.measured_loss import measured_loss
 from kusabi.recipes.question import use_device
 from kusabi.recipes.run_folder import adapter_folder
@@ -54,7 +56,7 @@ def compose(
         KusabiError: Whatever the user can put right; nothing half-written is left.
     """
     factors = [1.0] * len(runs) if weights is None else [float(weight) for weight in weights]
-    _check(runs, None if dry_run else out, factors, how, dry_run, measure)
+    _check(runs, None if dry_run else out, factors, how, density, dry_run, measure, group_column)
     folders = [adapter_folder(run) for run in runs]
     adapters = [load_adapter(folder) for folder in folders]
     labels = labels_of(adapters)
@@ -92,8 +94,9 @@ def compose(
 
 
 def _check(
-    runs: Sequence[Path], out: Path | None, weights: Sequence[float], how: str, dry_run: bool, measure: Sequence[str]
-) -> None:
+    runs: Sequence[Path], out: Path | None, weights: Sequence[float], how: str, density: float, dry_run: bool,
+    measure: Sequence[str], measured_by: str | None,
+) -> None:  # fmt: skip
     if out is None and not dry_run:
         raise SpecError("--out is missing: give the folder to write, or --dry-run to write nothing")
     if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -102,6 +105,14 @@ def _check(
         raise SpecError(f"--how {how}: not known; choose {', '.join(get_args(How))}")
     if len(weights) != len(runs):
         raise SpecError(f"--weights has {len(weights)} numbers for {len(runs)} adapters; give one for each, in order")
+    if not all(math.isfinite(weight) for weight in weights):
+        raise SpecError(f"--weights {', '.join(map(str, weights))}: give finite numbers")
+    if not 0 < density <= 1:
+        raise SpecError(f"--density {density:g}: not a share; give more than 0 and at most 1")
+    if measured_by and not measure:
+        raise SpecError("--group-column: belongs to --measure, whose folders have that column; name these, too")
+    if out is not None:
+        check_place(out)
     if measure and len(measure) != len(runs):
         raise SpecError(f"--measure names {len(measure)} folders for {len(runs)} adapters; give one for each, in order")
 

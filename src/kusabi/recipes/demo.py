@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kusabi.data.enumeration import enumerated
 from kusabi.data.split import Folds, few_shot_split
-from kusabi.errors import DataError
+from kusabi.errors import DataError, RunError
+from kusabi.files import check_place
 from kusabi.recipes.adapt import fit_one, judge_one, judged, write_evaluation
 from kusabi.recipes.environment import environment
 from kusabi.recipes.question import pose
@@ -39,10 +41,16 @@ def demo(
 
     Raises:
         DataError: If the package with the pictures is not installed.
+        RunError: If something else than a demo is there already.
     """
-    source = textile_folder(out / "textile")
     specs = [build(FIELDS | {"seed": seed}) for seed in SEEDS]
     runs = [out / f"seed-{seed}" for seed in SEEDS]
+    own = {"textile", ".textile", "report.html", "report.ja.html", *(run.name for run in runs)}
+    others = sorted(path.name for path in out.iterdir() if path.name not in own) if out.is_dir() else []
+    if others:
+        raise RunError(f"{out}: something else than a demo is there ({enumerated(others)}); choose another --out")
+    check_place(out)
+    source = textile_folder(out / "textile")
     waiting = [(run, spec) for run, spec in zip(runs, specs, strict=True) if not check_run(run, spec, True, "adapt")]
     if waiting:
         _run_all(source, waiting, device, threads, command, watch)

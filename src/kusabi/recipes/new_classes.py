@@ -18,6 +18,7 @@ from kusabi.adapters.checkpoint import Adapter
 from kusabi.adapters.part import AdapterPart
 from kusabi.backbones.backbone import Backbone
 from kusabi.data.enumeration import enumerated
+from kusabi.data.listing import spelling
 from kusabi.data.prompts import class_prompts
 from kusabi.errors import DataError
 from kusabi.training.texts import class_texts
@@ -58,22 +59,25 @@ def new_prompts(adapter: Adapter, names: Sequence[str]) -> Prompts:
         DataError: Naming what the adapter knows already, what was given twice, or what has no words; or if composing
             left no templates.
     """
-    classes, own = adapter.card["classes"], {tuple(prompts) for prompts in adapter.card["prompts"]}
-    _refuse([name for name in names if name in classes], "the adapter has these classes already")
+    classes, own = set(map(spelling, adapter.card["classes"])), {tuple(prompts) for prompts in adapter.card["prompts"]}
+    read = [spelling(name) for name in names]
+    known = [name for name, words in zip(names, read, strict=True) if words in classes]
+    _refuse(known, "the adapter has these classes already")
+    _refuse([name for name, words in zip(names, read, strict=True) if read.count(words) > 1], "given more than once")
     asked = (adapter.card.get("spec") or {}).get("data", {})
     if "templates" not in asked:
         raise DataError("this adapter is composed of some whose templates differ, so that new classes have none")
     made = class_prompts(names, asked["templates"], {})
-    said = list(zip(names, made, strict=True))
-    _refuse([name for name, prompts in said if prompts in own], "the adapter has classes that read like these")
-    _refuse([name for name, prompts in said if made.count(prompts) > 1], "given more than once, or read alike")
+    _refuse(
+        [name for name, said in zip(names, made, strict=True) if said in own], "the adapter has these words already"
+    )
     return made
 
 
 def _refuse(names: Sequence[str], reason: str) -> None:
     if names:
         which = enumerated([f"'{name}'" for name in dict.fromkeys(names)])
-        raise DataError(f"{which}: {reason}")
+        raise DataError(f"{which}: {reason}; name classes that it does not have, each once")
 
 
 def weakened(adapter: Adapter) -> tuple[AdapterPart, ...]:

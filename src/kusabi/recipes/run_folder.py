@@ -53,7 +53,8 @@ def check_run(folder: Path, spec: AdaptSpec, resume: bool, verb: str) -> bool:
         if by != verb:
             raise RunError(f"{folder}: of 'kusabi {by}', which goes on with it by --resume; choose another --out")
         _check_same(folder, spec)
-        return (folder / EVALUATION).exists()
+        # An adapter that was deleted since is made again.
+        return (folder / EVALUATION).exists() and (verb != "adapt" or (folder / ADAPTER).is_dir())
     if not all(map(_ASIDE.fullmatch, there)):
         raise RunError(f"{folder}: not a run (no {SPEC}); choose another --out")
     return False
@@ -68,6 +69,9 @@ def adapter_folder(run: Path) -> Path:
     if not run.is_dir():
         raise RunError(f"{run}: no such folder; give a run folder, or the adapter folder in it")
     folder = run / ADAPTER if (run / ADAPTER).is_dir() else run
+    by = began(run).get("verb", "adapt")
+    if folder is run and by != "adapt":
+        raise RunError(f"{run}: made by 'kusabi {by}', which leaves no adapter; give a run of 'kusabi adapt'")
     if folder is run and (run / SPEC).exists():
         raise RunError(f"{run}: an unfinished run without adapter; go on with it by 'kusabi adapt --resume'")
     return folder

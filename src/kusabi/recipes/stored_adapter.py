@@ -20,6 +20,7 @@ from kusabi.backbones.dual_encoder import load_backbone
 from kusabi.backbones.preprocessing import pixels
 from kusabi.data.ahead import made_ahead
 from kusabi.data.dataset import Dataset, Example
+from kusabi.data.enumeration import enumerated
 from kusabi.data.picture import open_picture
 from kusabi.data.source import read_dataset
 from kusabi.data.split import judged_of
@@ -141,7 +142,8 @@ def check_classes(dataset: Dataset, classes: Sequence[str]) -> None:
     foreign = [name for name in dataset.classes if name not in classes]
     if foreign:
         raise DataError(
-            f"{dataset.name}: the adapter does not know {', '.join(foreign)}; it knows {', '.join(classes)}"
+            f"{dataset.place}: the adapter does not know {enumerated(foreign)}; it knows {enumerated(classes)}: give "
+            "pictures of these, by these names"
         )
 
 

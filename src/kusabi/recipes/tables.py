@@ -1,5 +1,6 @@
 """Short tables for the terminal."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ def results(evaluation: Mapping[str, Any], out: str | None) -> None:
         of = evaluation["adapter"]
         where = f" in {of['placement']}" if "placement" in of else ""
         console.print(f"adapter: {out}/adapter ({of['entries']:,} entries{where}, {of['bytes'] / 1000:.0f} kB)")
-        console.print(f"page: kusabi report {out}")
+        console.print(f"page: kusabi report {shlex.quote(out)}")
 
 
 def baseline(found: Mapping[str, Any]) -> None:
@@ -85,12 +86,12 @@ def comparison(found: Mapping[str, Any], answers: Sequence[str], out: Any) -> No
     for note in found["task"]["notes"]:
         console.print(f"note: {note}")
     if out is not None:
-        console.print(f"page: kusabi report {out}")
+        console.print(f"page: kusabi report {shlex.quote(out)}")
 
 
 def plan(found: Mapping[str, Any]) -> None:
     """Every tensor that would change."""
-    table = Table("tensor", "tower", "layer", "size", "entries", box=None)
+    table = Table(Column("tensor", overflow="fold"), "tower", "layer", "size", "entries", box=None)
     for target in found["targets"]:
         size, entries = f"{target['size']:,}", f"{target['entries']:,}"
         table.add_row(target["tensor"], target["tower"], str(target["layer"]), size, entries)
@@ -122,7 +123,7 @@ def curve(found: Mapping[str, Any], answers: Any, out: str) -> None:
         console.print(sentence)
     for note in found["task"]["notes"]:
         console.print(f"note: {note}")
-    console.print(f"page: kusabi report {out}")
+    console.print(f"page: kusabi report {shlex.quote(out)}")
 
 
 def predictions(found: Sequence[Mapping[str, Any]]) -> None:
@@ -235,4 +236,4 @@ def _accuracies(evaluation: Mapping[str, Any]) -> Table:
 
 
 def _console() -> Console:
-    return Console(highlight=False, markup=False, soft_wrap=True)
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)

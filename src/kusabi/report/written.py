@@ -23,6 +23,8 @@ from kusabi.report.curve_page import render_curve
 from kusabi.report.page import render
 from kusabi.report.words import LANGUAGES
 
+BEGINNING = b"<!doctype html>"
+
 
 def write_report(runs: Sequence[Path], out: Path | None = None, language: str = "en") -> Path:
     """Write the page of some runs; those that differ in their seed alone are pooled.
@@ -33,7 +35,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, language: str = 
         language: ``en`` or ``ja``.
 
     Raises:
-        RunError: If a folder is no finished run.
+        RunError: If a folder is no finished run, or something that is no page would be overwritten.
         SpecError: If the language is not known.
     """
     if language not in LANGUAGES:
@@ -70,6 +72,10 @@ def _name(language: str) -> str:
 
 
 def _written(page: Path, content: str) -> Path:
+    if not page.name:
+        raise SpecError("--out '': names no file; give the page's, such as report.html")
+    if page.is_dir() or (page.exists() and not page.read_bytes()[: len(BEGINNING)] == BEGINNING):
+        raise RunError(f"{page}: something else than a page is there; choose another --out")
     make_folder(page.parent)
     write_bytes(page, content.encode())
     return page
