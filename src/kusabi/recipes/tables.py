@@ -1,6 +1,7 @@
 """Short tables for the terminal."""
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from kusabi.evaluation.choice_apart import worth_of
 
 WORTH = 0.01
 """Share of the time below which a stage is not listed."""
+WIDE = 240
 NAMES = {"zero_shot": "zero-shot", "class_mean": "class mean", "linear_probe": "linear probe", "adapted": "adapter"}
 
 
@@ -236,4 +238,5 @@ def _accuracies(evaluation: Mapping[str, Any]) -> Table:
 
 
 def _console() -> Console:
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    whole = None if sys.stdout and sys.stdout.isatty() else WIDE  # a file or a pipe has no width to fit
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=whole)
