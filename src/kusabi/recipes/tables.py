@@ -44,7 +44,7 @@ def results(evaluation: Mapping[str, Any], out: str | None) -> None:
         of = evaluation["adapter"]
         where = f" in {of['placement']}" if "placement" in of else ""
         console.print(f"adapter: {out}/adapter ({of['entries']:,} entries{where}, {of['bytes'] / 1000:.0f} kB)")
-        console.print(f"page: kusabi report {shlex.quote(out)}")
+        console.print(f"page: kusabi report {shlex.quote(str(out))}")
 
 
 def baseline(found: Mapping[str, Any]) -> None:
@@ -88,7 +88,7 @@ def comparison(found: Mapping[str, Any], answers: Sequence[str], out: Any) -> No
     for note in found["task"]["notes"]:
         console.print(f"note: {note}")
     if out is not None:
-        console.print(f"page: kusabi report {shlex.quote(out)}")
+        console.print(f"page: kusabi report {shlex.quote(str(out))}")
 
 
 def plan(found: Mapping[str, Any]) -> None:
@@ -125,7 +125,7 @@ def curve(found: Mapping[str, Any], answers: Any, out: str) -> None:
         console.print(sentence)
     for note in found["task"]["notes"]:
         console.print(f"note: {note}")
-    console.print(f"page: kusabi report {shlex.quote(out)}")
+    console.print(f"page: kusabi report {shlex.quote(str(out))}")
 
 
 def predictions(found: Sequence[Mapping[str, Any]]) -> None:
