@@ -248,6 +248,8 @@ def _record(
         )
         for method in METHODS
     }
+    # The split's last note is of the most shots of one draw alone.
+    learned = f"{len(shared.files)} pictures are learned from, in one draw or another; {len(truth)} judge all of them"
     against = {"zero_shot": np.broadcast_to(zero_shot, right["adapted"].shape)} | right
     return {
         "schema": SCHEMA,
@@ -255,7 +257,7 @@ def _record(
         "task": {
             "name": dataset.name, "classes": list(dataset.classes), "seed": spec.seed,
             "support_pictures": len(shared.files), "query_pictures": len(truth), "data_digest": dataset.digest,
-            **grouped(judges), "notes": [*dataset.notes, *question.split.notes],
+            **grouped(judges), "notes": [*dataset.notes, *question.split.notes[:-1], learned],
         },
         "asked": asked.to_json(),
         "labels": labels,
