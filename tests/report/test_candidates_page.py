@@ -134,8 +134,10 @@ def test_a_page_is_written_beside_the_comparison_and_for_one_alone(tmp_path):
     with pytest.raises(RunError, match="comparison of models"):
         write_report([tmp_path, tmp_path])
     (tmp_path / "mine.jpg").write_bytes(b"a picture")
+    (tmp_path / "mine.html").write_text("<!doctype html><title>Mine</title>")
     for place, said in (
         (tmp_path / "mine.jpg", "something else"),
+        (tmp_path / "mine.html", "something else"),
         (tmp_path, "something else"),
         (Path(), "names no file"),
     ):

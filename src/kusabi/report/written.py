@@ -23,8 +23,6 @@ from kusabi.report.curve_page import render_curve
 from kusabi.report.page import render
 from kusabi.report.words import LANGUAGES
 
-BEGINNING = b"<!doctype html>"
-
 
 def write_report(runs: Sequence[Path], out: Path | None = None, language: str = "en") -> Path:
     """Write the page of some runs; those that differ in their seed alone are pooled.
@@ -71,10 +69,15 @@ def _name(language: str) -> str:
     return "report.html" if language == "en" else f"report.{language}.html"
 
 
+def _own(page: Path) -> bool:
+    """Whether it is a page of ours, which another may replace: by the end of its title."""
+    return page.read_bytes().partition(b"</title>")[0].endswith(b"Kusabi")
+
+
 def _written(page: Path, content: str) -> Path:
     if not page.name:
         raise SpecError("--out '': names no file; give the page's, such as report.html")
-    if page.is_dir() or (page.exists() and not page.read_bytes()[: len(BEGINNING)] == BEGINNING):
+    if page.is_dir() or (page.exists() and not _own(page)):
         raise RunError(f"{page}: something else than a page is there; choose another --out")
     make_folder(page.parent)
     write_bytes(page, content.encode())
